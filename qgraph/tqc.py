@@ -150,11 +150,11 @@ def scale_and_offset(minimum: float, maximum: float, scheme: Scheme) -> tuple[fl
 
 
 def finish_scale(scale: float, *, power_of_two: bool) -> float:
-    """Make a positive real number a legal scale: a normal float32, rounded up if it must be a power of two."""
+    """Make a non-negative number a legal scale: a normal float32, rounded up if it must be a power of two."""
     scale = max(scale, FLOAT32_TINY)
     if power_of_two:
         mantissa, exponent = math.frexp(scale)
-        return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
+        return math.ldexp(1.0, min(exponent - (mantissa == 0.5), 127))
     return to_float32(scale)
 
 
