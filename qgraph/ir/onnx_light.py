@@ -1,0 +1,110 @@
+"""A model without its weights, for those parts of onnx that need a whole model but not the numbers.
+
+The checker, the version converter and shape inference take a serialized model: with weights that is slow,
+and impossible above 2 GB. Here large weights stand as typed inputs instead, and ops that onnx does not
+know lie in a private domain, where onnx leaves them alone.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import helper
+
+from qgraph.errors import ModelError
+from qgraph.ir.onnx_structure import is_unregistered
+from qgraph.ir.onnx_tensors import elements, is_external
+from qgraph.ir.onnx_walk import all_nodes
+
+SMALL = 1024
+"""Weights with at most this many elements stay: axes, shapes and clip bounds decide shapes."""
+
+LONGEST_VECTOR = 1 << 20
+"""Longer vectors hide their length: shape inference keeps about 70 bytes for each element of a vector."""
+
+UNREGISTERED = "qgraph.unregistered"
+
+MINIMUM_IR_VERSION = 4
+"""From this version of the file format on an initializer need not be an input too."""
+
+
+def light(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without large weights, without doc strings of the graph, and without ops unknown to onnx."""
+    source = model.graph
+    result = onnx.ModelProto(
+        ir_version=max(model.ir_version, MINIMUM_IR_VERSION),
+        opset_import=model.opset_import,
+        functions=model.functions,
+    )
+    graph = result.graph
+    graph.name = source.name or "graph"
+    graph.node.extend(source.node)
+    graph.input.extend(source.input)
+    graph.output.extend(source.output)
+    graph.value_info.extend(source.value_info)
+    inputs = {value.name for value in source.input}
+    for tensor in source.initializer:
+        if elements(tensor) <= SMALL and not is_external(tensor):
+            graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            dims = list(tensor.dims) if len(tensor.dims) > 1 or elements(tensor) <= LONGEST_VECTOR else [None]
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, dims))
+    unknown = [node for node in all_nodes(result) if is_unregistered(node)]
+    for node in unknown:
+        node.domain = UNREGISTERED
+    if unknown:
+        result.opset_import.append(helper.make_opsetid(UNREGISTERED, 1))
+    return result
+
+
+def check(model: onnx.ModelProto, which: str) -> None:
+    """Raise `ModelError` with the words of onnx's checker if the model is not valid ONNX."""
+    try:
+        onnx.checker.check_model(light(model))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError("not a valid ONNX model", f"{which}: {error}", "repair or export the model again") from error
+
+
+def convert_opset(model: onnx.ModelProto, version: int, which: str) -> onnx.ModelProto:
+    """The model at another opset, by onnx's converter; its weights are neither copied nor read.
+
+    Raises:
+        ModelError: the converter cannot.
+    """
+    try:
+        converted = onnx.version_converter.convert_version(light(model), version)
+    except (onnx.version_converter.ConvertError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"onnx cannot convert the model to opset {version}",
+            f"{which}: {error}",
+            f"export the model with opset {version} or newer",
+        ) from error
+    for node in all_nodes(converted):
+        if node.domain == UNREGISTERED:
+            node.domain = ""
+    kept = {value.name for value in model.graph.input}
+    graph = converted.graph
+    small = {tensor.name for tensor in graph.initializer}
+    own = [value for value in graph.input if value.name in kept]
+    graph.ClearField("input")
+    graph.input.extend(own)
+    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in small)
+    opsets = [entry for entry in converted.opset_import if entry.domain != UNREGISTERED]
+    converted.ClearField("opset_import")
+    converted.opset_import.extend(opsets)
+    converted.metadata_props.extend(model.metadata_props)
+    converted.ir_version = max(model.ir_version, helper.find_min_ir_version_for(opsets, ignore_unknown=True))
+    return converted
+
+
+def infer_shapes(model: onnx.ModelProto) -> None:
+    """Write what onnx's shape inference finds into the model's `value_info`; nothing where it fails."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light(model), data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        # Shapes are only a help: a model that onnx cannot follow is analysed without them.
+        return
+    graph = model.graph
+    own = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
+    found = [value for value in inferred.graph.value_info if value.name not in own]
+    graph.ClearField("value_info")
+    graph.value_info.extend(found)

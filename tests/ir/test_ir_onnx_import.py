@@ -1,0 +1,400 @@
+"""An ONNX file becomes a structure that says what the model says, and still runs."""
+
+from __future__ import annotations
+
+import resource
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx_models import Load, build, run, save_and_load, weight
+from package_file import package_file
+
+from qgraph.errors import ModelError, NotFoundError
+from qgraph.ir.graph import Graph
+from qgraph.ir.onnx_import import load_model
+
+node = helper.make_node
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    return partial(save_and_load, tmp_path)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def small() -> onnx.ModelProto:
+    nodes = [node("Conv", ["x", "w"], ["c"], name="conv"), node("Relu", ["c"], ["y"], name="relu")]
+    return build(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 6, 6]}, {"w": weight(4, 3, 3, 3)})
+
+
+# Structure
+
+
+def test_ops_tensors_and_types_are_those_of_the_file(small: onnx.ModelProto, load: Load) -> None:
+    structure = load(small).structure
+    assert [(op.name, op.type, op.inputs, op.outputs) for op in structure.ops] == [
+        ("conv", "Conv", ("x", "w"), ("c",)),
+        ("relu", "Relu", ("c",), ("y",)),
+    ]
+    assert [(t.name, t.dtype, t.shape, t.constant) for t in structure.tensors] == [
+        ("c", "float32", (1, 4, 6, 6), False),
+        ("w", "float32", (4, 3, 3, 3), True),
+        ("x", "float32", (1, 3, 8, 8), False),
+        ("y", "float32", (1, 4, 6, 6), False),
+    ]
+    assert (structure.inputs, structure.outputs, structure.opset, structure.name) == (("x",), ("y",), 17, "tested")
+
+
+def test_dynamic_dimensions_keep_their_names_and_unknown_ones_have_none(load: Load) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node("NonZero", ["r"], ["n"]), node("Cast", ["n"], ["y"], to=1)]
+    structure = load(build(nodes, {"x": ["batch", 3, "height"]}, {"y": [3, "found"]})).structure
+    shapes = {tensor.name: tensor.shape for tensor in structure.tensors}
+    assert shapes["r"] == ("batch", 3, "height")
+    assert shapes["n"] == (3, None)
+
+
+def test_ops_without_a_usable_name_are_named_by_type_and_first_output(load: Load) -> None:
+    names = ["", "twice", "twice", "graph", "graph:in:x", "fine"]
+    chain = ["x", "a", "b", "c", "d", "e", "y"]
+    nodes = [node("Relu", [chain[i]], [chain[i + 1]], name=name) for i, name in enumerate(names)]
+    imported = load(build(nodes, {"x": [2]}, {"y": [2]}))
+    expected = ["Relu@a", "Relu@b", "Relu@c", "Relu@d", "Relu@e", "fine"]
+    assert [op.name for op in imported.structure.ops] == expected
+    assert [n.name for n in imported.proto.graph.node] == expected
+
+
+def test_a_generated_name_never_takes_a_users_name(load: Load) -> None:
+    nodes = [node("Relu", ["x"], ["a"]), node("Relu", ["a"], ["y"], name="Relu@a")]
+    names = [op.name for op in load(build(nodes, {"x": [2]}, {"y": [2]})).structure.ops]
+    assert names == ["Relu@a@", "Relu@a"]
+
+
+def test_both_uses_of_one_tensor_by_one_op_are_kept(load: Load) -> None:
+    graph = Graph(load(build([node("Mul", ["x", "x"], ["y"], name="square")], {"x": [2]}, {"y": [2]})).structure)
+    assert [(op.name, index) for op, index in graph.consumers("x")] == [("square", 0), ("square", 1)]
+
+
+def test_the_order_of_ops_does_not_depend_on_the_file(load: Load) -> None:
+    nodes = [
+        node("Relu", ["x"], ["a"], name="z"),
+        node("Relu", ["x"], ["b"], name="m"),
+        node("Add", ["a", "b"], ["y"], name="add"),
+    ]
+    for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
+        model = build([nodes[i] for i in order], {"x": [2]}, {"y": [2]})
+        assert [op.name for op in load(model).structure.ops] == ["m", "z", "add"]
+
+
+def test_small_constants_carry_their_values_in_any_type(load: Load) -> None:
+    weights = {
+        "f": np.array([0.5, -2.0], np.float32),
+        "h": np.array([0.5, -2.0], np.float16),
+        "i": np.array([[2, 1]], np.int64),
+        "big": weight(65),
+    }
+    nodes = [
+        node("Cast", ["x"], ["xh"], to=TensorProto.FLOAT16),
+        node("Mul", ["xh", "h"], ["mh"]),
+        node("Cast", ["mh"], ["m"], to=TensorProto.FLOAT),
+        node("Mul", ["m", "f"], ["p"]),
+        node("Mul", ["p", "brain_float"], ["q"]),
+        node("Reshape", ["q", "i0"], ["r"]),
+        node("Mul", ["r", "big"], ["y"]),
+    ]
+    weights["i0"] = weights.pop("i")[0]
+    model = build(nodes, {"x": [2]}, {"y": [2, 65]}, weights)
+    model.graph.initializer.append(helper.make_tensor("raw_brain", TensorProto.BFLOAT16, [2], [0.5, -2.0]))
+    model.graph.node.insert(4, node("Cast", ["raw_brain"], ["brain_float"], to=TensorProto.FLOAT))
+    values = {tensor.name: tensor.values for tensor in load(model).structure.tensors if tensor.constant}
+    assert values["f"] == values["h"] == values["brain_float"] == (0.5, -2.0)
+    assert values["i0"] == (2, 1)
+    assert values["big"] is None
+
+
+def test_half_precision_constants_are_read_as_numbers(load: Load) -> None:
+    model = build([node("Identity", ["x"], ["y"])], {"x": [2]}, {"y": [2]})
+    model.graph.initializer.append(helper.make_tensor("b", TensorProto.BFLOAT16, [2], [0.5, -2.0]))
+    model.graph.node.append(node("Add", ["b", "xb"], ["yb"]))
+    model.graph.input.append(helper.make_tensor_value_info("xb", TensorProto.BFLOAT16, [2]))
+    model.graph.output.append(helper.make_tensor_value_info("yb", TensorProto.BFLOAT16, [2]))
+    tensor = Graph(load(model).structure).tensor("b")
+    assert (tensor.dtype, tensor.values) == ("bfloat16", (0.5, -2.0))
+
+
+def test_attributes_are_plain_values(load: Load) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["y"], name="c", strides=[2, 2], auto_pad="SAME_UPPER", group=1),
+        node("LeakyRelu", ["y"], ["z"], name="l", alpha=0.25),
+    ]
+    graph = Graph(load(build(nodes, {"x": [1, 1, 4, 4]}, {"z": [1, 1, 2, 2]}, {"w": weight(1, 1, 3, 3)})).structure)
+    assert dict(graph.op("c").attributes) == {"auto_pad": "SAME_UPPER", "group": 1, "strides": (2, 2)}
+    assert dict(graph.op("l").attributes) == {"alpha": 0.25}
+
+
+def test_inputs_that_are_also_weights_are_no_data(small: onnx.ModelProto, load: Load) -> None:
+    small.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 3, 3, 3]))
+    small.ir_version = 3
+    imported = load(small)
+    assert imported.structure.inputs == ("x",)
+    assert Graph(imported.structure).tensor("w").constant
+    x = weight(1, 3, 8, 8)
+    np.testing.assert_array_equal(run(imported, x=x)[0], run(small, x=x)[0])
+
+
+def test_constants_are_read_by_name(small: onnx.ModelProto, load: Load) -> None:
+    imported = load(small)
+    assert imported.constant("w").shape == (4, 3, 3, 3)
+    with pytest.raises(NotFoundError, match="did you mean w"):
+        imported.constant("ww")
+
+
+def test_a_model_whose_shapes_contradict_is_still_imported(load: Load) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["m"]), node("Relu", ["m"], ["y"])]
+    graph = Graph(load(build(nodes, {"x": [2, 3]}, {"y": [2, 7]}, {"w": weight(4, 5)})).structure)
+    assert graph.tensor("m").shape is None
+
+
+# What cannot be quantized
+
+
+def branch(name: str, nodes: list[onnx.NodeProto], output: str) -> onnx.GraphProto:
+    return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)])
+
+
+def test_control_flow_is_excluded_and_reads_what_its_bodies_capture(load: Load) -> None:
+    inner = node(
+        "If",
+        ["flag"],
+        ["deep"],
+        then_branch=branch("t2", [node("Sqrt", ["r"], ["t2"])], "t2"),
+        else_branch=branch("e2", [node("Abs", ["own"], ["e2"])], "e2"),
+    )
+    then = branch("then", [node("Neg", ["x"], ["own"]), inner], "deep")
+    nodes = [
+        node("Relu", ["x"], ["r"], name="relu"),
+        node("ReduceSum", ["x"], ["s"], keepdims=0),
+        node("Cast", ["s"], ["flag"], to=TensorProto.BOOL),
+        node(
+            "If",
+            ["flag"],
+            ["i"],
+            name="if",
+            then_branch=then,
+            else_branch=branch("e", [node("Exp", ["r"], ["e"])], "e"),
+        ),
+        node("Relu", ["i"], ["y"], name="last"),
+    ]
+    model = build(nodes, {"x": [4]}, {"y": [4]})
+    imported = load(model)
+    graph = Graph(imported.structure)
+    assert graph.op("if").inputs == ("flag", "x", "r")
+    assert graph.op("if").excluded == "control flow"
+    assert graph.op("relu").excluded is None
+    assert [(op.name, index) for op, index in graph.consumers("r")] == [("if", 2)]
+    x = weight(4)
+    np.testing.assert_array_equal(run(imported, x=x)[0], run(model, x=x)[0])
+
+
+def test_custom_ops_are_carried_and_excluded(load: Load) -> None:
+    nodes = [
+        node("Relu", ["x"], ["r"], name="relu"),
+        node("Magic", ["r"], ["m"], name="magic", domain="my.ops", power=3),
+        node("Plugin_TRT", ["m"], ["p"], name="plugin"),
+        node("Relu", ["p"], ["y"], name="last"),
+    ]
+    imported = load(build(nodes, {"x": [4]}, {"y": [4]}, domains=["my.ops"]))
+    graph = Graph(imported.structure)
+    assert graph.op("magic").excluded == "custom op of domain my.ops"
+    assert graph.op("magic").attributes["power"] == 3
+    assert graph.op("plugin").excluded == "custom op that ONNX does not define"
+    assert graph.tensor("r").shape == (4,)
+    assert [n.domain for n in imported.proto.graph.node] == ["", "my.ops", "", ""]
+    assert [(o.domain, o.version) for o in imported.proto.opset_import] == [("", 17), ("my.ops", 1)]
+
+
+def test_sequences_are_excluded(load: Load) -> None:
+    nodes = [
+        node("SequenceConstruct", ["x", "x"], ["s"], name="make"),
+        node("ConcatFromSequence", ["s"], ["y"], name="join", axis=0),
+    ]
+    model = build(nodes, {"x": [4]}, {"y": [8]})
+    imported = load(model)
+    assert {op.excluded for op in imported.structure.ops} == {"sequence, optional or map values"}
+    assert Graph(imported.structure).tensor("s").dtype == ""
+    x = weight(4)
+    np.testing.assert_array_equal(run(imported, x=x)[0], run(model, x=x)[0])
+
+
+# External data
+
+
+def with_external(model: onnx.ModelProto, location: str) -> onnx.ModelProto:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.append(onnx.StringStringEntryProto(key="location", value=location))
+    return model
+
+
+def test_external_weights_stay_external_until_asked_for(small: onnx.ModelProto, load: Load, tmp_path: Path) -> None:
+    data = small.graph.initializer[0].raw_data
+    x = weight(1, 3, 8, 8)
+    expected, inline = run(small, x=x)[0], load(small).structure
+    (tmp_path / "weights.bin").write_bytes(data)
+    imported = load(with_external(small, "weights.bin"))
+    assert imported.proto.graph.initializer[0].data_location == TensorProto.EXTERNAL
+    assert imported.constant("w").tobytes() == data
+    np.testing.assert_array_equal(run(imported, x=x)[0], expected)
+    assert imported.structure.fingerprint == inline.fingerprint
+
+
+def test_external_content_counts_in_the_fingerprint(small: onnx.ModelProto, load: Load, tmp_path: Path) -> None:
+    data = bytearray(small.graph.initializer[0].raw_data)
+    with_external(small, "weights.bin")
+    seen = set()
+    for _ in range(2):
+        (tmp_path / "weights.bin").write_bytes(data)
+        seen.add(load(small).structure.fingerprint)
+        data[-1] ^= 1
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "sub/../../weights.bin", "link.bin", ""])
+def test_external_data_outside_the_folder_is_refused(small: onnx.ModelProto, tmp_path: Path, location: str) -> None:
+    (tmp_path / "weights.bin").write_bytes(small.graph.initializer[0].raw_data)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "weights.bin")
+    path = folder / "model.onnx"
+    path.write_bytes(with_external(small, location).SerializeToString())
+    assert "outside the model's folder" in refusal(path)
+
+
+def test_external_data_that_is_missing_or_short_is_refused(small: onnx.ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(with_external(small, "weights.bin").SerializeToString())
+    assert "missing" in refusal(path)
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    assert "does not hold the 432 bytes" in refusal(path)
+
+
+def test_external_weights_of_gigabytes_are_not_loaded(load: Load, tmp_path: Path) -> None:
+    rows, columns = 600_000, 1024
+    model = build([node("Gather", ["huge", "i"], ["g"]), node("Add", ["g", "x"], ["y"])], {"x": [1]}, {"y": [1, 1024]})
+    model.graph.initializer.append(helper.make_tensor("i", TensorProto.INT64, [1], [rows - 1]))
+    huge = TensorProto(
+        name="huge", data_type=TensorProto.FLOAT, dims=[rows, columns], data_location=TensorProto.EXTERNAL
+    )
+    huge.external_data.append(onnx.StringStringEntryProto(key="location", value="huge.bin"))
+    model.graph.initializer.append(huge)
+    with (tmp_path / "huge.bin").open("wb") as file:
+        file.truncate(rows * columns * 4)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    imported = load(model)
+    (tmp_path / "huge.bin").unlink()
+    assert len(imported.serialized()) < 10_000
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 200 << 20
+    assert Graph(imported.structure).tensor("g").shape == (1, columns)
+
+
+def test_a_vector_of_a_million_elements_does_not_slow_shape_inference(load: Load) -> None:
+    nodes = [node("Gather", ["v", "i"], ["g"], axis=0), node("Add", ["g", "x"], ["y"])]
+    model = build(nodes, {"x": [1]}, {"y": [1]}, {"v": np.zeros(3 << 20, np.float32), "i": np.array([7])})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    load(model)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 150 << 20
+
+
+# Bad files
+
+
+def test_each_bad_file_gives_one_clear_line(small: onnx.ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    assert "no such model file" in refusal(path)
+    assert "folder" in refusal(tmp_path)
+    path.write_bytes(b"")
+    assert "empty" in refusal(path)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    assert "ONNX" in refusal(path)
+    path.write_text("not a model, but a text of some length")
+    assert "ONNX" in refusal(path)
+    small.graph.node[0].ClearField("input")
+    path.write_bytes(small.SerializeToString())
+    assert "not a valid ONNX model" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+    data = package_file("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx").read_bytes()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(data[: int(len(data) * share)])
+    refusal(path)
+
+
+def test_every_cut_of_a_small_file_is_refused(small: onnx.ModelProto, tmp_path: Path) -> None:
+    data = small.SerializeToString()
+    path = tmp_path / "cut.onnx"
+    for length in range(0, len(data), 7):
+        path.write_bytes(data[:length])
+        refusal(path)
+
+
+@pytest.mark.parametrize(("opset", "words"), [(9, "too old"), (99, "too new"), (0, "no operator set")])
+def test_opsets_out_of_range_are_refused(small: onnx.ModelProto, tmp_path: Path, opset: int, words: str) -> None:
+    small.opset_import[0].version = opset
+    path = tmp_path / "model.onnx"
+    path.write_bytes(small.SerializeToString())
+    assert words in refusal(path)
+
+
+def test_a_model_without_ops_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(build([], {"x": [1]}, {"x": [1]}).SerializeToString())
+    assert "no ops" in refusal(path)
+
+
+def test_all_breaches_of_the_graph_are_told_together(tmp_path: Path) -> None:
+    nodes = [
+        node("Relu", ["ghost"], ["a"], name="first"),
+        node("Relu", ["x"], ["a"], name="second"),
+        node("Add", ["d", "x"], ["c"], name="third"),
+        node("Relu", ["c"], ["d"], name="fourth"),
+    ]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(build(nodes, {"x": [1]}, {"a": [1], "nowhere": [1]}).SerializeToString())
+    text = refusal(path)
+    for words in (
+        "4 breaches",
+        "op first reads tensor ghost, which nothing produces",
+        "tensor a has two producers (first and second)",
+        "output nowhere is a tensor that nothing produces",
+        "fourth",
+    ):
+        assert words in text
+
+
+def test_sparse_weights_are_refused(small: onnx.ModelProto, tmp_path: Path) -> None:
+    values = helper.make_tensor("s", TensorProto.FLOAT, [1], [1.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [0])
+    small.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(small.SerializeToString())
+    assert "sparse" in refusal(path)
+
+
+def test_weights_whose_bytes_do_not_fit_their_shape_are_refused(small: onnx.ModelProto, tmp_path: Path) -> None:
+    small.graph.initializer[0].raw_data = b"1234"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(small.SerializeToString())
+    assert "do not fill its shape" in refusal(path)
