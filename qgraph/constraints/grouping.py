@@ -1,0 +1,185 @@
+"""Solve a target's constraints: groups of slots that share one scale and offset, and where requantizes remain."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from qgraph.constraints.explain import requantize_reason, why
+from qgraph.constraints.families import Problem, find_families, is_producer, number
+from qgraph.constraints.model import (
+    Constraints,
+    Edge,
+    Fixed,
+    Group,
+    Grouping,
+    Kind,
+    Requantize,
+    Same,
+    SlotPlan,
+    TensorEdge,
+)
+from qgraph.constraints.solver import solve_sets
+from qgraph.errors import ConflictError
+
+
+def solve_groups(constraints: Constraints, *, force_overlap: bool) -> Grouping:
+    """Decide which slots share.
+
+    The result depends on nothing but the constraints: not on their order, nor on that of ops and tensors. Near-linear
+    in slots and constraints; iterative.
+
+    Args:
+        force_overlap: False keeps the readers of a tensor apart where sharing would bring foreign values to it, and
+            requantizes there; True joins whatever can be joined.
+
+    Raises:
+        ConflictError: constraints contradict each other; `conflicts` has a line for each contradiction.
+    """
+    problem = number(constraints)
+    roots = solve_sets(problem, find_families(problem), force_overlap=force_overlap).roots()
+    root_of = dict(zip(problem.slots, roots, strict=True))
+    joined = _joined_edges(constraints, root_of)
+    groups = _groups(constraints, problem, roots)
+    group_of = {slot: group for group in groups for slot in group.slots}
+    cut = [edge for edge in constraints.tensors if root_of[edge.producer] != root_of[edge.consumer]]
+    _raise_conflicts(constraints, group_of, joined, cut)
+    return Grouping(
+        groups=tuple(sorted(groups, key=lambda group: group.id)),
+        requantizes=tuple(
+            sorted(
+                (Requantize(edge.tensor, edge.consumer, edge.producer) for edge in cut),
+                key=lambda requantize: requantize.slot,
+            )
+        ),
+        joined=joined,
+    )
+
+
+def group_id(slots: Iterable[str]) -> str:
+    """The id of a group: a digest of its sorted members, the same in every run and model."""
+    digest = hashlib.sha256("\0".join(sorted(slots)).encode())
+    return f"g{digest.hexdigest()[:12]}"
+
+
+def _joined_edges(constraints: Constraints, root_of: Mapping[str, int]) -> tuple[Edge, ...]:
+    """All `same` constraints, and the tensor edges whose ends are in one group."""
+    edges = [_same_edge(tie) for tie in constraints.same if root_of[tie.a] == root_of[tie.b]]
+    edges += [
+        Edge(Kind.TENSOR, edge.producer, edge.consumer)
+        for edge in constraints.tensors
+        if root_of[edge.producer] == root_of[edge.consumer]
+    ]
+    return tuple(sorted(edges, key=lambda edge: (edge.a, edge.b, edge.kind, edge.rule or "")))
+
+
+def _same_edge(tie: Same) -> Edge:
+    origin = tie.origin
+    return Edge(Kind.SAME, tie.a, tie.b, origin.rule, origin.op, origin.op_type, tie.strength, origin.source)
+
+
+def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> list[Group]:
+    members: dict[int, list[str]] = {}
+    for slot, root in zip(problem.slots, roots, strict=True):
+        members.setdefault(root, []).append(slot)
+    fixed = {entry.slot: entry for entry in reversed(constraints.fixed)}
+    derived = {entry.slot: entry for entry in constraints.derived}
+    tensors = _tensors_by_slot(constraints.slots)
+    groups = []
+    for slots in members.values():
+        master = next((slot for slot in slots if is_producer(slot)), slots[0])
+        scheme = constraints.slots[master].scheme
+        assert scheme is not None
+        groups.append(
+            Group(
+                id=group_id(slots),
+                slots=tuple(slots),
+                tensors=tuple(sorted(tensors[slot] for slot in slots if slot in tensors)),
+                master=master,
+                scheme=scheme,
+                fixed=next((fixed[slot] for slot in slots if slot in fixed), None),
+                derived=derived.get(slots[0]),
+            )
+        )
+    return groups
+
+
+def _tensors_by_slot(plans: Mapping[str, SlotPlan]) -> dict[str, str]:
+    """For each quantized tensor the slot where it is made or, if it is not quantized there, read first."""
+    speakers: dict[str, str] = {}
+    for slot, plan in sorted(plans.items()):
+        if plan.scheme is not None and (is_producer(slot) or plan.tensor not in speakers):
+            speakers[plan.tensor] = slot
+    return {slot: tensor for tensor, slot in speakers.items()}
+
+
+def _raise_conflicts(
+    constraints: Constraints, group_of: Mapping[str, Group], joined: tuple[Edge, ...], cut: list[TensorEdge]
+) -> None:
+    found = [
+        *_unequal_schemes(constraints),
+        *_unequal_parameters(constraints.fixed, group_of, joined),
+        *_impossible_requantizes(constraints, group_of, cut),
+    ]
+    if found:
+        raise ConflictError(
+            f"{len(found)} contradictions" if len(found) > 1 else "a contradiction",
+            f"in the constraints of {constraints.target}: {' | '.join(found)}",
+            "correct the rule pack, exclude an op, or force the overlap",
+            tuple(found),
+        )
+
+
+def _unequal_schemes(constraints: Constraints) -> Iterator[str]:
+    for tie in constraints.same:
+        first, second = constraints.slots[tie.a].scheme, constraints.slots[tie.b].scheme
+        if first != second:
+            yield f"{tie.a} ({first}) and {tie.b} ({second}) must be equal: {_reasons((_same_edge(tie),))}"
+
+
+def _unequal_parameters(
+    fixed: tuple[Fixed, ...], group_of: Mapping[str, Group], joined: tuple[Edge, ...]
+) -> Iterator[str]:
+    """Each prescription that differs from the first one of its group."""
+    for entry in fixed:
+        first = group_of[entry.slot].fixed
+        assert first is not None
+        if (first.scale, first.offset) != (entry.scale, entry.offset):
+            chain = why(joined, first.slot, entry.slot) or ()
+            yield f"{_prescribed(first)} and {_prescribed(entry)} are tied: {_reasons(chain)}"
+
+
+def _prescribed(fixed: Fixed) -> str:
+    rule = _rule(fixed.origin.rule, fixed.origin.source)
+    return f"{fixed.slot} (fixed to scale {fixed.scale:g}, offset {fixed.offset} by {rule})"
+
+
+def _impossible_requantizes(
+    constraints: Constraints, group_of: Mapping[str, Group], cut: list[TensorEdge]
+) -> Iterator[str]:
+    """Cuts, on a target that cannot requantize. A constant may be stored twice, so it is no obstacle."""
+    if constraints.can_requantize:
+        return
+    for edge in cut:
+        if constraints.slots[edge.producer].role in ("constant", "weight"):
+            continue
+        reason = requantize_reason(group_of[edge.producer], group_of[edge.consumer])
+        yield (
+            f"{edge.producer} and {edge.consumer} need different parameters for {edge.tensor}, "
+            f"and {constraints.target} cannot requantize: {reason}"
+        )
+
+
+def _reasons(chain: tuple[Edge, ...]) -> str:
+    """A chain of edges as text."""
+    if not chain:
+        return "one slot"
+    steps = [chain[0].a]
+    for edge in chain:
+        along = "tensor" if edge.rule is None else _rule(edge.rule, edge.source or "")
+        steps.append(f"-[{along}]- {edge.b}")
+    return " ".join(steps)
+
+
+def _rule(name: str, source: str) -> str:
+    return f"{name}, {source}"

@@ -1,0 +1,284 @@
+"""Check the parsed TOML of a rule pack and build a `RulePack` from it. All mistakes are told at once.
+
+The tables of a pack::
+
+    [pack]           name, version, source, can_requantize, unlisted ("float" or "quantize"), unlisted_reason
+    [activation]     bits, signed, symmetric, quant_min, quant_max, power_of_two
+    [weight]         the same, and granularity ("per_tensor" or "per_channel"), reduced_range, reduce_range
+    [bias]           as [activation]
+    [[quantizable]]  ops, when, minimum_opset, only_after_quantized, source
+    [[same]]         name, ops, inputs, outputs, strength, when, source, reported
+    [[fixed]]        name, ops, outputs, scale (a number or a fraction such as "1/256"), offset, when, source, reported
+    [[weighted]]     name, ops, weight, bias, axis, when, source, reported
+    [[fusion]]       name, producers (a list or "all"), consumers, producer_when, when, source, reported
+    [[no_value]]     ops, inputs, constants_only, reason
+
+``inputs`` and ``outputs`` are lists of indices or "all". ``when`` is a list of conditions: tables with ``input``,
+``attribute``, ``default``, ``one_of`` and ``constant``. ``reported = true`` marks a rule that is known only from
+reports of users.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
+
+from qgraph.constraints.conditions import Condition, Scalar
+from qgraph.constraints.fields import Fields
+from qgraph.constraints.model import Strength
+from qgraph.constraints.rule_pack import (
+    FixedRule,
+    FusionRule,
+    NoValueRule,
+    QuantizableRule,
+    RulePack,
+    SameRule,
+    Slots,
+    WeightedRule,
+    WeightFormat,
+)
+from qgraph.errors import PackError, UsageError
+from qgraph.tqc import Scheme, to_float32
+
+_FALLBACK = Scheme(8, signed=True, symmetric=True, quant_min=-128, quant_max=127)
+"""Stands in for a scheme with a mistake while the rest of the pack is checked; never leaves this module."""
+
+
+def read_pack(document: Mapping[str, object], file: str) -> RulePack:
+    """Build a rule pack from parsed TOML.
+
+    Args:
+        document: the top-level table.
+        file: what the messages call the file.
+
+    Raises:
+        PackError: its `which` names the file and, for every mistake, the field and what to do.
+    """
+    top = Fields(document, "", [])
+    header = top.table("pack")
+    activation = _scheme(top.table("activation"))
+    pack = RulePack(
+        name=header.text("name"),
+        version=header.text("version"),
+        source=header.text("source"),
+        activation=activation,
+        weight=_weight_format(top.table("weight")),
+        bias=_scheme(top.table("bias")),
+        can_requantize=header.boolean("can_requantize"),
+        quantize_unlisted=header.choice("unlisted", ("float", "quantize")) == "quantize",
+        unlisted_reason=header.text("unlisted_reason"),
+        quantizable=tuple(_quantizable(entry) for entry in top.tables("quantizable")),
+        same=tuple(_same(entry) for entry in top.tables("same")),
+        fixed=tuple(_fixed(entry, activation) for entry in top.tables("fixed")),
+        weighted=tuple(_weighted(entry) for entry in top.tables("weighted")),
+        fusions=tuple(_fusion(entry) for entry in top.tables("fusion")),
+        no_values=tuple(_no_value(entry) for entry in top.tables("no_value")),
+    )
+    header.refuse_unknown()
+    top.refuse_unknown()
+    _check_names(pack, top)
+    if top.mistakes:
+        raise PackError(
+            "a rule pack with mistakes" if len(top.mistakes) > 1 else "a rule pack with a mistake",
+            f"{file}: {' | '.join(top.mistakes)}",
+            "correct the file",
+        )
+    return pack
+
+
+def _check_names(pack: RulePack, top: Fields) -> None:
+    """Rule names must be unique, and rules must speak of ops that the pack quantizes."""
+    rules: tuple[SameRule | FixedRule | WeightedRule, ...] = (*pack.same, *pack.fixed, *pack.weighted)
+    names = Counter([rule.name for rule in rules] + [rule.name for rule in pack.fusions])
+    for name in sorted(name for name, count in names.items() if count > 1):
+        top.mistake(f"rule name {name!r}", "used twice", "give each rule its own name")
+    if pack.quantize_unlisted:
+        return
+    listed = {op for rule in pack.quantizable for op in rule.ops}
+    for rule in rules:
+        for op in rule.ops:
+            if op not in listed:
+                top.mistake(f"rule {rule.name!r}", f"{op} is in no [[quantizable]] table", "add it there")
+
+
+def _scheme(fields: Fields) -> Scheme:
+    bits = fields.integer("bits")
+    signed, symmetric = fields.boolean("signed"), fields.boolean("symmetric")
+    low, high = fields.integer("quant_min"), fields.integer("quant_max")
+    power_of_two = fields.boolean("power_of_two", default=False)
+    fields.refuse_unknown()
+    return _checked_scheme(fields, bits, low, high, signed=signed, symmetric=symmetric, power_of_two=power_of_two)
+
+
+def _checked_scheme(
+    fields: Fields, bits: int, low: int, high: int, *, signed: bool, symmetric: bool, power_of_two: bool
+) -> Scheme:
+    if fields.broken:
+        return _FALLBACK
+    if not 2 <= bits <= 32:
+        fields.mistake("bits", f"{bits} is not from 2 to 32", "choose a width in that range")
+        return _FALLBACK
+    try:
+        return Scheme(bits, signed, symmetric, low, high, None, power_of_two)
+    except UsageError as error:
+        fields.mistake("quant_min, quant_max", f"{error.which} does not fit", error.cure)
+        return _FALLBACK
+
+
+def _weight_format(fields: Fields) -> WeightFormat:
+    per_channel = fields.choice("granularity", ("per_tensor", "per_channel")) == "per_channel"
+    reduced = fields.integers("reduced_range", default=())
+    reduce_range = fields.boolean("reduce_range", default=False)
+    scheme = _scheme(fields)
+    if reduce_range and not reduced:
+        fields.mistake("reduced_range", "missing, though reduce_range is true", "add [quant_min, quant_max]")
+    if not reduced:
+        return WeightFormat(scheme, per_channel, None, reduce_range)
+    if len(reduced) != 2 or not scheme.quant_min <= reduced[0] < reduced[1] <= scheme.quant_max:
+        cure = f"give two integers, the smaller first, inside [{scheme.quant_min}, {scheme.quant_max}]"
+        fields.mistake("reduced_range", f"{list(reduced)} is no part of the full range", cure)
+        return WeightFormat(scheme, per_channel, None, reduce_range)
+    return WeightFormat(scheme, per_channel, (reduced[0], reduced[1]), reduce_range)
+
+
+def _quantizable(fields: Fields) -> QuantizableRule:
+    rule = QuantizableRule(
+        ops=fields.texts("ops"),
+        source=fields.text("source"),
+        when=_conditions(fields, "when"),
+        minimum_opset=fields.integer("minimum_opset", default=1),
+        only_after_quantized=fields.boolean("only_after_quantized", default=False),
+    )
+    fields.refuse_unknown()
+    return rule
+
+
+def _same(fields: Fields) -> SameRule:
+    rule = SameRule(
+        name=fields.text("name"),
+        ops=fields.texts("ops"),
+        inputs=_slots(fields, "inputs"),
+        outputs=_slots(fields, "outputs"),
+        strength=Strength(fields.choice("strength", tuple(Strength))),
+        source=_source(fields),
+        when=_conditions(fields, "when"),
+    )
+    if rule.inputs == () or (rule.outputs == () and rule.inputs is not None and len(rule.inputs) < 2):
+        fields.mistake("inputs", "ties no two slots", "name inputs and outputs, or at least two inputs")
+    fields.refuse_unknown()
+    return rule
+
+
+def _fixed(fields: Fields, activation: Scheme) -> FixedRule:
+    rule = FixedRule(
+        name=fields.text("name"),
+        ops=fields.texts("ops"),
+        outputs=_slots(fields, "outputs"),
+        scale=_scale(fields),
+        offset=fields.integer("offset"),
+        source=_source(fields),
+        when=_conditions(fields, "when"),
+    )
+    if not fields.broken and not activation.quant_min <= rule.offset <= activation.quant_max:
+        span = f"[{activation.quant_min}, {activation.quant_max}]"
+        fields.mistake("offset", f"{rule.offset} is outside the activations' range", f"choose one in {span}")
+    fields.refuse_unknown()
+    return rule
+
+
+def _scale(fields: Fields) -> float:
+    given = fields.scalar("scale")
+    try:
+        scale = to_float32(float(Fraction(given)))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        scale = 0.0
+    if not scale > 0 and not fields.broken:
+        fields.mistake("scale", f"{given!r} is not a positive number", 'write a number or a fraction such as "1/256"')
+    return scale
+
+
+def _weighted(fields: Fields) -> WeightedRule:
+    rule = WeightedRule(
+        name=fields.text("name"),
+        ops=fields.texts("ops"),
+        weight=fields.integer("weight"),
+        bias=fields.optional_integer("bias"),
+        axis=fields.optional_integer("axis"),
+        source=_source(fields),
+        when=_conditions(fields, "when"),
+    )
+    if rule.weight < 1 or (rule.bias is not None and rule.bias < 1):
+        fields.mistake("weight, bias", "input 0 is the activation", "name other inputs")
+    fields.refuse_unknown()
+    return rule
+
+
+def _fusion(fields: Fields) -> FusionRule:
+    rule = FusionRule(
+        name=fields.text("name"),
+        producers=fields.texts_or_all("producers"),
+        consumers=fields.texts("consumers"),
+        source=_source(fields),
+        producer_when=_conditions(fields, "producer_when"),
+        when=_conditions(fields, "when"),
+    )
+    fields.refuse_unknown()
+    return rule
+
+
+def _no_value(fields: Fields) -> NoValueRule:
+    rule = NoValueRule(
+        ops=fields.texts("ops"),
+        inputs=_slots(fields, "inputs"),
+        reason=fields.text("reason"),
+        constants_only=fields.boolean("constants_only", default=False),
+    )
+    fields.refuse_unknown()
+    return rule
+
+
+def _source(fields: Fields) -> str:
+    source = fields.text("source")
+    return f"reported: {source}" if fields.boolean("reported", default=False) else source
+
+
+def _slots(fields: Fields, key: str) -> Slots:
+    slots = fields.integers_or_all(key)
+    if slots is not None and any(index < 0 for index in slots):
+        fields.mistake(key, f"{list(slots)} has a negative index", "count from 0")
+    return slots
+
+
+def _conditions(fields: Fields, key: str) -> tuple[Condition, ...]:
+    return tuple(_condition(entry) for entry in fields.tables(key))
+
+
+def _condition(fields: Fields) -> Condition:
+    default, one_of = fields.optional_scalar("default"), fields.scalars("one_of")
+    condition = Condition(
+        input=fields.optional_integer("input"),
+        attribute=fields.optional_text("attribute"),
+        default=None if default is None else _comparable(default),
+        one_of=None if one_of is None else tuple(_comparable(value) for value in one_of),
+        constant=fields.optional_boolean("constant"),
+    )
+    if condition.input is None and condition.attribute is None:
+        fields.mistake("input, attribute", "neither is given", "name the parameter that the condition is about")
+    if condition.one_of is None and condition.constant is None:
+        fields.mistake("one_of, constant", "neither is given", "say what must hold")
+    if condition.constant is not None and condition.input is None:
+        fields.mistake("constant", "given without an input", "name the input")
+    fields.refuse_unknown()
+    return condition
+
+
+def _comparable(value: Scalar) -> Scalar:
+    """Parameters of a model are float32, so what they are compared with is rounded to it."""
+    if isinstance(value, str):
+        return value
+    try:
+        return to_float32(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)

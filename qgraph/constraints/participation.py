@@ -1,0 +1,121 @@
+"""Which ops of a model run quantized on a target, and which of them only pass a value on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from qgraph.constraints.conditions import Condition
+from qgraph.constraints.rule_index import RuleIndex
+from qgraph.constraints.rule_pack import QuantizableRule, RulePack
+from qgraph.constraints.wiring import Wiring
+from qgraph.ir.elements import Op
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """What becomes of each op.
+
+    Attributes:
+        float_reasons: by op name, why it stays float; ops that are not in it run quantized.
+        pass_through: names of the quantized ops with one data input and a `same` rule to their outputs.
+    """
+
+    float_reasons: Mapping[str, str]
+    pass_through: frozenset[str]
+
+
+def participation(wiring: Wiring, pack: RulePack, index: RuleIndex) -> Participation:
+    """Decide for every op.
+
+    A pass-through op is quantized if what enters it comes from a quantized op, or if a quantized op reads what it
+    makes; between float ops only it would add noise for nothing.
+    """
+    reasons = {op.name: reason for op in wiring.ops if (reason := _refusal(op, wiring, pack, index)) is not None}
+    carriers = {op.name: value for op in wiring.ops if op.name not in reasons for value in _carried(op, wiring, index)}
+    after_quantized = _forward(wiring, index, reasons, carriers)
+    for name in _needless(wiring, index, reasons, carriers, after_quantized):
+        reasons[name] = "it passes a value on between float ops only"
+    return Participation(reasons, frozenset(name for name in carriers if name not in reasons))
+
+
+def _refusal(op: Op, wiring: Wiring, pack: RulePack, index: RuleIndex) -> str | None:
+    """Why the op can be quantized by no means, or None."""
+    if op.excluded is not None:
+        return op.excluded
+    if op.domain not in STANDARD_DOMAINS:
+        return f"the rule pack knows no ops of domain {op.domain}"
+    rules = index.quantizable.get(op.type)
+    if rules is None:
+        return None if pack.quantize_unlisted else pack.unlisted_reason
+    if any(_applies(rule, op, wiring) for rule in rules):
+        return None
+    return " or ".join(_unmet(rule, op, wiring) for rule in rules)
+
+
+def _applies(rule: QuantizableRule, op: Op, wiring: Wiring) -> bool:
+    return wiring.opset >= rule.minimum_opset and all(condition.holds(op, wiring.tensors) for condition in rule.when)
+
+
+def _unmet(rule: QuantizableRule, op: Op, wiring: Wiring) -> str:
+    if wiring.opset < rule.minimum_opset:
+        return f"quantized from opset {rule.minimum_opset} on, the model has {wiring.opset} ({rule.source})"
+    failed = ", ".join(_name(condition) for condition in rule.when if not condition.holds(op, wiring.tensors))
+    return f"not quantized with this {failed} ({rule.source})"
+
+
+def _name(condition: Condition) -> str:
+    return condition.attribute if condition.attribute is not None else f"input {condition.input}"
+
+
+def _carried(op: Op, wiring: Wiring, index: RuleIndex) -> Iterator[str]:
+    """The one tensor that the op passes on, if it is a pass-through op."""
+    ties = [rule for rule in index.same_rules(op, wiring.tensors) if rule.outputs != ()]
+    values = index.value_inputs(op, wiring)
+    if not ties or len(values) != 1:
+        return
+    position = values[0]
+    name = op.inputs[position]
+    if name is not None and any(rule.inputs is None or position in rule.inputs for rule in ties):
+        yield name
+
+
+def _forward(wiring: Wiring, index: RuleIndex, reasons: dict[str, str], carriers: Mapping[str, str]) -> set[str]:
+    """The tensors that quantized ops make, pass-through ops behind them included.
+
+    Adds to `reasons` the ops that are quantized only behind such tensors and are not.
+    """
+    quantized: set[str] = set()
+    for op in wiring.ops:
+        if op.name in reasons:
+            continue
+        rules = [rule for rule in index.quantizable.get(op.type, ()) if _applies(rule, op, wiring)]
+        source = op.inputs[0] if op.inputs else None
+        if rules and all(rule.only_after_quantized for rule in rules) and source not in quantized:
+            reasons[op.name] = f"what it reads is not quantized ({rules[0].source})"
+        elif carriers.get(op.name) is None or carriers[op.name] in quantized:
+            quantized.update(name for name in op.outputs if name is not None)
+    return quantized
+
+
+def _needless(
+    wiring: Wiring,
+    index: RuleIndex,
+    reasons: Mapping[str, str],
+    carriers: Mapping[str, str],
+    after_quantized: set[str],
+) -> Iterator[str]:
+    """Pass-through ops behind float values that no quantized op reads, however far behind."""
+    needed: set[str] = set()
+    for op in reversed(wiring.ops):
+        if op.name in reasons:
+            continue
+        carried = carriers.get(op.name)
+        if carried is None:
+            needed.update(name for i in index.value_inputs(op, wiring) if (name := op.inputs[i]) is not None)
+        elif any(name in needed for name in op.outputs):
+            needed.add(carried)
+        elif carried not in after_quantized:
+            yield op.name

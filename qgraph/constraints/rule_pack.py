@@ -1,0 +1,166 @@
+"""What a rule pack says: everything that a target demands of a quantized model, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qgraph.constraints.conditions import Condition
+from qgraph.constraints.model import Strength
+from qgraph.tqc import Scheme
+
+Slots = tuple[int, ...] | None
+"""Indices of inputs or outputs; None stands for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizableRule:
+    """Ops that the target runs quantized.
+
+    Attributes:
+        ops: ONNX op types.
+        when: all must hold; an op that fails one stays float.
+        minimum_opset: models of an older opset keep the op in float.
+        only_after_quantized: the op stays float where what it reads comes from a float op or a graph input.
+    """
+
+    ops: tuple[str, ...]
+    source: str
+    when: tuple[Condition, ...] = ()
+    minimum_opset: int = 1
+    only_after_quantized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SameRule:
+    """Slots of one op that must have equal scale and offset.
+
+    With outputs, each input is tied to each output; without, every input to the first one.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    inputs: Slots
+    outputs: Slots
+    strength: Strength
+    source: str
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FixedRule:
+    """Ops whose outputs have prescribed parameters."""
+
+    name: str
+    ops: tuple[str, ...]
+    outputs: Slots
+    scale: float
+    offset: int
+    source: str
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedRule:
+    """Ops with a weight, and a bias whose scale is that of input 0 times that of the weight.
+
+    Attributes:
+        weight: index of the weight input; it is a weight only where it is a constant.
+        bias: index of the bias input, or None where the op has none.
+        axis: channel axis of the weight (negative from the end), or None where one scale serves the whole weight.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    weight: int
+    bias: int | None
+    axis: int | None
+    source: str
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FusionRule:
+    """Pairs of ops that run as one, so that nothing is quantized between them.
+
+    Attributes:
+        producers: None where every quantized op can be the first of the pair.
+        consumers: they read the tensor as input 0.
+        producer_when: conditions on the producer; `when` are those on the consumer.
+    """
+
+    name: str
+    producers: tuple[str, ...] | None
+    consumers: tuple[str, ...]
+    source: str
+    producer_when: tuple[Condition, ...] = ()
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoValueRule:
+    """Inputs that are parameters of their op (scales, bounds, fills), not values that get a scale of their own.
+
+    Attributes:
+        constants_only: the rule applies to an input only where it is a constant.
+    """
+
+    ops: tuple[str, ...]
+    inputs: Slots
+    reason: str
+    constants_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """How weights are quantized, apart from the channel axis, which the rule of the op has.
+
+    Attributes:
+        scheme: the full range, per tensor.
+        per_channel: whether weights whose rule names an axis get one scale per channel.
+        reduced_range: the range that leaves one bit of head room in the accumulator, or None.
+        reduce_range: whether `reduced_range` is in force.
+    """
+
+    scheme: Scheme
+    per_channel: bool
+    reduced_range: tuple[int, int] | None
+    reduce_range: bool
+
+    def with_axis(self, axis: int | None) -> Scheme:
+        """The scheme of a weight with its channels along `axis`, or of one without channels."""
+        full = self.scheme
+        low, high = full.quant_min, full.quant_max
+        if self.reduce_range and self.reduced_range is not None:
+            low, high = self.reduced_range
+        channel = axis if self.per_channel else None
+        return Scheme(full.bits, full.signed, full.symmetric, low, high, channel, full.power_of_two)
+
+
+@dataclass(frozen=True, slots=True)
+class RulePack:
+    """A target.
+
+    Attributes:
+        version: of the pack; it changes whenever a rule does.
+        source: what the rules were taken from, with its version.
+        bias: per tensor; a bias takes the granularity of its weight.
+        can_requantize: whether a tensor can be read with other parameters than it was written with.
+        quantize_unlisted: whether ops that the pack does not name are quantized (without rules) or stay float.
+        unlisted_reason: why they stay float.
+    """
+
+    name: str
+    version: str
+    source: str
+    activation: Scheme
+    weight: WeightFormat
+    bias: Scheme
+    can_requantize: bool
+    quantize_unlisted: bool
+    unlisted_reason: str
+    quantizable: tuple[QuantizableRule, ...]
+    same: tuple[SameRule, ...] = ()
+    fixed: tuple[FixedRule, ...] = ()
+    weighted: tuple[WeightedRule, ...] = ()
+    fusions: tuple[FusionRule, ...] = ()
+    no_values: tuple[NoValueRule, ...] = ()

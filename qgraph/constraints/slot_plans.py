@@ -1,0 +1,157 @@
+"""What a target makes of each float slot of a model: its role, and a scheme or the reason why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from qgraph.constraints.model import SlotPlan
+from qgraph.constraints.rule_pack import RulePack, WeightedRule
+from qgraph.constraints.target import Target
+from qgraph.ir.elements import Op, Tensor
+from qgraph.ir.slots import graph_output, input_slot, output_slot
+from qgraph.tqc import Scheme
+
+ACTIVATION, CONSTANT, WEIGHT, BIAS = "activation", "constant", "weight", "bias"
+
+READ_BY_FLOAT_ONLY = "read by float ops only"
+
+
+def plan_slots(target: Target) -> dict[str, SlotPlan]:
+    """A plan for every slot on a float tensor, by slot, in no particular order.
+
+    A value that leaves a float op, or enters the graph, is quantized exactly if a quantized input reads it.
+    """
+    plans: dict[str, SlotPlan] = {}
+    for op in target.wiring.ops:
+        plans.update((plan.slot, plan) for plan in _plan_inputs(op, target))
+    for op in target.wiring.ops:
+        plans.update((plan.slot, plan) for plan in _plan_outputs(op, target, plans))
+    for name in target.wiring.tensors:
+        plans.update((plan.slot, plan) for plan in _plan_origin(name, target, plans))
+    for name in sorted(target.wiring.outputs):
+        if target.wiring.tensors[name].is_float:
+            slot = graph_output(name)
+            plans[slot] = _plan_graph_output(name, slot, target)
+    return plans
+
+
+def readers_of(tensor: str, target: Target) -> list[str]:
+    """The input slots of ops that read a tensor, by op name and index."""
+    return [input_slot(op.name, position) for op, position in target.wiring.readers[tensor]]
+
+
+def _plan_inputs(op: Op, target: Target) -> Iterator[SlotPlan]:
+    tensors = target.wiring.tensors
+    float_reason, rule = target.float_reason(op), target.index.weighted_rule(op, tensors)
+    for position, name in enumerate(op.inputs):
+        if name is None or not tensors[name].is_float:
+            continue
+        role = _role(position, tensors[name], rule)
+        reason = float_reason or _unquantized_input(op, position, role, target)
+        scheme = None if reason else _input_scheme(tensors[name], role, rule, op, target)
+        if reason is None and scheme is None:
+            reason = "the bias does not have one element per output channel"
+        yield SlotPlan(input_slot(op.name, position), name, role, scheme, reason)
+
+
+def _role(position: int, tensor: Tensor, rule: WeightedRule | None) -> str:
+    if rule is not None and position == rule.bias:
+        return BIAS
+    if not tensor.constant:
+        return ACTIVATION
+    return WEIGHT if rule is not None and position == rule.weight else CONSTANT
+
+
+def _unquantized_input(op: Op, position: int, role: str, target: Target) -> str | None:
+    """Why an input of a quantized op is not quantized, or None if it is."""
+    tensors, name = target.wiring.tensors, op.inputs[position]
+    assert name is not None
+    if name not in target.wiring.producers:
+        return "nothing in the model makes this tensor"
+    if role == BIAS:
+        if not tensors[name].constant:
+            return "a bias that is computed, not a constant"
+        return _unquantized_input(op, 0, ACTIVATION, target)
+    return target.index.no_value_reason(op, position, tensors) or target.fusion_reason(name)
+
+
+def _input_scheme(tensor: Tensor, role: str, rule: WeightedRule | None, op: Op, target: Target) -> Scheme | None:
+    if rule is not None and role == WEIGHT:
+        return _weight_scheme(tensor, rule, target.pack)
+    if rule is not None and role == BIAS:
+        return _bias_scheme(tensor, rule, op, target)
+    return target.pack.activation
+
+
+def _weight_scheme(weight: Tensor, rule: WeightedRule, pack: RulePack) -> Scheme:
+    """A vector has no output channels, so it is quantized per tensor."""
+    rank = 0 if weight.shape is None else len(weight.shape)
+    if rule.axis is None or rank < 2 or not -rank <= rule.axis < rank:
+        return pack.weight.with_axis(None)
+    return pack.weight.with_axis(rule.axis % rank)
+
+
+def _bias_scheme(bias: Tensor, rule: WeightedRule, op: Op, target: Target) -> Scheme | None:
+    """As granular as the weight; None where the bias's last axis has not one element per channel."""
+    name = op.inputs[rule.weight]
+    weight = None if name is None else target.wiring.tensors[name]
+    if weight is None or not weight.constant or weight.shape is None:
+        return target.pack.bias
+    axis = _weight_scheme(weight, rule, target.pack).axis
+    if axis is None:
+        return target.pack.bias
+    if not bias.shape or bias.shape[-1] != weight.shape[axis]:
+        return None
+    return replace(target.pack.bias, axis=len(bias.shape) - 1)
+
+
+def _plan_outputs(op: Op, target: Target, plans: dict[str, SlotPlan]) -> Iterator[SlotPlan]:
+    float_reason = target.float_reason(op)
+    for position, name in enumerate(op.outputs):
+        if name is None or not target.wiring.tensors[name].is_float:
+            continue
+        slot = output_slot(op.name, position)
+        if float_reason is None:
+            reason = target.fusion_reason(name)
+        else:
+            reason = None if _first_quantized_reader(name, target, plans) else float_reason
+        yield SlotPlan(slot, name, ACTIVATION, None if reason else target.pack.activation, reason)
+
+
+def _plan_origin(name: str, target: Target, plans: dict[str, SlotPlan]) -> Iterator[SlotPlan]:
+    """The slot of a graph input, or of a constant unless it is nothing but a bias."""
+    tensor = target.wiring.tensors[name]
+    slot = target.wiring.producers.get(name)
+    if slot is None or name in target.wiring.makers or not tensor.is_float:
+        return
+    if not tensor.constant:
+        first = _first_quantized_reader(name, target, plans)
+        reason = None if first else READ_BY_FLOAT_ONLY
+        yield SlotPlan(slot, name, ACTIVATION, first.scheme if first else None, reason)
+        return
+    uses = [plans[reader] for reader in readers_of(name, target)]
+    if uses and all(use.role == BIAS for use in uses):
+        return
+    first = _first_quantized_reader(name, target, plans)
+    if first is not None:
+        yield SlotPlan(slot, name, first.role, first.scheme, None)
+    else:
+        reasons = [use.reason for use in uses if use.role != BIAS and use.reason is not None]
+        yield SlotPlan(slot, name, CONSTANT, None, reasons[0] if reasons else "no op reads it")
+
+
+def _first_quantized_reader(name: str, target: Target, plans: dict[str, SlotPlan]) -> SlotPlan | None:
+    """The first quantized use of a tensor as a value. A bias is none: its scale follows from other slots."""
+    for reader in readers_of(name, target):
+        plan = plans[reader]
+        if plan.scheme is not None and plan.role != BIAS:
+            return plan
+    return None
+
+
+def _plan_graph_output(name: str, slot: str, target: Target) -> SlotPlan:
+    maker = target.wiring.makers.get(name)
+    role = CONSTANT if target.wiring.tensors[name].constant else ACTIVATION
+    reason = "no op makes it" if maker is None else target.float_reason(maker)
+    return SlotPlan(slot, name, role, None if reason else target.pack.activation, reason)

@@ -1,0 +1,85 @@
+"""A rule pack and a model, looked at together: who is quantized, and which ops run as one.
+
+Ops that run as one (a fused pair) have one quantized place for what they make: the output of the last of them, the
+*outer* slot. It stands for the producer's output in every rule::
+
+    x ─▶ MaxPool ──▶ Relu ─▶ y        MaxPool:in:0 ═ Relu:out:0, nothing at MaxPool:out:0 and Relu:in:0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qgraph.constraints.model import Fused, Origin
+from qgraph.constraints.participation import Participation, participation
+from qgraph.constraints.rule_index import RuleIndex, index_rules
+from qgraph.constraints.rule_pack import RulePack
+from qgraph.constraints.wiring import Wiring, wire
+from qgraph.ir.elements import Op, Structure
+from qgraph.ir.slots import input_slot, output_slot
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the rules are applied to.
+
+    Attributes:
+        fused: by the tensor inside it, each fused pair.
+        outer: by output slot of a fused op, the output slot at the end of its chain.
+    """
+
+    pack: RulePack
+    index: RuleIndex
+    wiring: Wiring
+    part: Participation
+    fused: Mapping[str, Fused]
+    outer: Mapping[str, str]
+
+    def float_reason(self, op: Op) -> str | None:
+        """Why an op stays float, as the sentence that its slots carry; None if it is quantized."""
+        reason = self.part.float_reasons.get(op.name)
+        return None if reason is None else f"float op {op.name} ({op.type}): {reason}"
+
+    def fusion_reason(self, tensor: str) -> str | None:
+        """Why nothing is quantized on a tensor inside a fused pair; None for other tensors."""
+        pair = self.fused.get(tensor)
+        if pair is None:
+            return None
+        maker, reader = self.wiring.makers[tensor], pair.origin
+        return f"{maker.name} ({maker.type}) and {reader.op} ({reader.op_type}) run as one ({reader.source})"
+
+
+def aim(structure: Structure, pack: RulePack) -> Target:
+    """Look at a model with the eyes of a target."""
+    wiring, index = wire(structure), index_rules(pack)
+    part = participation(wiring, pack, index)
+    fused = _fused_pairs(wiring, index, part)
+    return Target(pack, index, wiring, part, fused, _outer_slots(wiring, fused))
+
+
+def _fused_pairs(wiring: Wiring, index: RuleIndex, part: Participation) -> dict[str, Fused]:
+    """The pairs whose tensor has that one reader and is no graph output."""
+    pairs = {}
+    for tensor, maker in wiring.makers.items():
+        readers = wiring.readers[tensor]
+        if len(readers) != 1 or tensor in wiring.outputs or not wiring.tensors[tensor].is_float:
+            continue
+        reader, position = readers[0]
+        if position != 0 or maker.name in part.float_reasons or reader.name in part.float_reasons:
+            continue
+        rule = index.fusion_rule(maker, reader, wiring.tensors)
+        if rule is not None:
+            origin = Origin(rule.name, reader.name, reader.type, rule.source)
+            pairs[tensor] = Fused(wiring.producers[tensor], input_slot(reader.name, 0), origin)
+    return pairs
+
+
+def _outer_slots(wiring: Wiring, fused: Mapping[str, Fused]) -> dict[str, str]:
+    outer: dict[str, str] = {}
+    for op in reversed(wiring.ops):
+        for index, name in enumerate(op.outputs):
+            if name is not None and name in fused:
+                last = output_slot(wiring.readers[name][0][0].name, 0)
+                outer[output_slot(op.name, index)] = outer.get(last, last)
+    return outer
