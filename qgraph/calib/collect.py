@@ -1,0 +1,265 @@
+"""One pass over the data: run the model, count its activations, remember which samples were counted.
+
+::
+
+    samples ─▶ not yet counted ─▶ runner ─▶ one accumulator per tensor
+                     ▲                             │
+                     └── Progress: statistics ◀────┘
+                         and counted samples
+
+Everything that is added is an integer, so the result does not depend on the order of the samples, the number
+of threads, or where a pass was interrupted and resumed. Samples are known by their content: what was counted
+is skipped wherever it stands in the data. Samples are run one by one, several at a time in threads: runtimes
+round differently in batches of different sizes, so joining them would make the statistics depend on which
+samples happen to stand together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qgraph.calib.data import DataSource, Sample
+from qgraph.calib.kernels import Accumulator, warm_up
+from qgraph.calib.plan import CollectionPlan
+from qgraph.calib.statistics import TensorStatistics, empty_statistics, merge
+from qgraph.errors import DataError, StatisticsError, UsageError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Runner(Protocol):
+    """Runs the model once and returns the planned activations. Called from several threads at a time."""
+
+    def run(self, inputs: Arrays) -> Mapping[str, NDArray[Any]]:
+        """Feed arrays by input name; get an array for each planned tensor."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a calibration is: what a checkpoint keeps, and what a finished pass returns.
+
+    Attributes:
+        statistics: of each collected tensor.
+        counted: per sample hash, how often it was counted.
+        inferences: samples that the call which made this ran, those counted before it left out.
+    """
+
+    statistics: Mapping[str, TensorStatistics]
+    counted: Mapping[str, int]
+    inferences: int = 0
+
+    @property
+    def samples(self) -> int:
+        """All samples counted so far."""
+        return sum(self.counted.values())
+
+
+def no_progress(plan: CollectionPlan) -> Progress:
+    """Where every calibration of a plan begins."""
+    statistics = {name: empty_statistics(atoms) for name, atoms in plan.atoms.items()}
+    return Progress(MappingProxyType(statistics), MappingProxyType({}))
+
+
+def merge_progress(a: Progress, b: Progress) -> Progress:
+    """Join two parts of one data set, counted apart with one plan.
+
+    Raises:
+        StatisticsError: they are not of one plan.
+    """
+    if a.statistics.keys() != b.statistics.keys():
+        odd = sorted(a.statistics.keys() ^ b.statistics.keys())
+        raise StatisticsError("parts that were collected by different plans", ", ".join(odd), "collect both again")
+    statistics = {name: merge(a.statistics[name], b.statistics[name]) for name in a.statistics}
+    counted = dict(Counter(a.counted) + Counter(b.counted))
+    return Progress(MappingProxyType(statistics), MappingProxyType(counted), a.inferences + b.inferences)
+
+
+def collect(
+    runner: Runner,
+    source: DataSource,
+    plan: CollectionPlan,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    start: Progress | None = None,
+    checkpoint: Callable[[Progress], None] | None = None,
+    checkpoint_every: float = 5.0,
+    on_progress: Callable[[int, int], None] | None = None,
+    threads: int = 2,
+) -> Progress:
+    """Count the activations of every sample that `start` does not have yet.
+
+    Args:
+        steps: batches of data to use, ``steps * batch_size`` samples; None for all.
+        batch_size: samples per step; None for the model's own, or 1. Only a model with a fixed batch is fed
+            several samples at once.
+        start: where an interrupted calibration of the same plan and data stopped.
+        checkpoint: called with the progress about every `checkpoint_every` seconds, when nothing is under way.
+        on_progress: called with the samples counted so far and the number of all.
+        threads: how many inferences run at a time; the statistics do not depend on it, the peak memory does.
+
+    Raises:
+        UsageError: steps or batch size cannot work with this model.
+        DataError: the data is wrong, too short for a fixed batch, or differs between two passes.
+        StatisticsError: `start` is of another plan.
+    """
+    size = _batch_size(source, batch_size, steps)
+    limit = None if steps is None else steps * size
+    census = source.census(limit)
+    total = sum(census.values())
+    start = no_progress(plan) if start is None else start
+    _check_start(start, plan, census)
+    if source.fixed_batch is not None:
+        _check_full_batch(total, source)
+    warm_up()
+    saved_at = time.monotonic()
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        recorder = _Recorder(runner, plan, start, pool, threads)
+        for batch in _batches(_uncounted(source, limit, census, start), source):
+            finished = recorder.submit(batch)
+            if finished and on_progress is not None:
+                on_progress(recorder.samples, total)
+            if checkpoint is not None and time.monotonic() - saved_at >= checkpoint_every:
+                checkpoint(recorder.progress())
+                saved_at = time.monotonic()
+        progress = recorder.progress()
+    if on_progress is not None and progress.inferences:
+        on_progress(progress.samples, total)
+    return progress
+
+
+def _batch_size(source: DataSource, batch_size: int | None, steps: int | None) -> int:
+    for name, value in (("batch size", batch_size), ("steps", steps)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1", str(value), "give a larger number")
+    fixed = source.fixed_batch
+    if fixed is not None and batch_size not in (None, fixed):
+        raise UsageError("the model takes one batch size only", f"{batch_size}", f"use batch size {fixed}")
+    return fixed or batch_size or 1
+
+
+def _check_start(start: Progress, plan: CollectionPlan, census: Mapping[str, int]) -> None:
+    planned = {name: statistics.atom_values for name, statistics in start.statistics.items()}
+    if planned != dict(plan.atoms):
+        odd = sorted(name for name in planned.keys() | plan.atoms.keys() if planned.get(name) != plan.atoms.get(name))
+        raise StatisticsError("a calibration of another plan cannot be resumed", ", ".join(odd), "calibrate anew")
+    surplus = Counter(start.counted) - Counter(census)
+    if surplus:
+        raise _does_not_repeat(f"{surplus.total()} samples that were counted are no longer there")
+
+
+def _check_full_batch(samples: int, source: DataSource) -> None:
+    if source.fixed_batch is not None and samples % source.fixed_batch:
+        raise DataError(
+            f"the model takes batches of {source.fixed_batch} only",
+            f"{source.name} has {samples} samples that can be joined",
+            f"give a multiple of {source.fixed_batch}, or export the model with a dynamic batch",
+        )
+
+
+def _does_not_repeat(detail: str) -> DataError:
+    return DataError("data differs between two passes", detail, "switch off shuffling and random augmentation")
+
+
+def _uncounted(source: DataSource, limit: int | None, census: Mapping[str, int], start: Progress) -> Iterator[Sample]:
+    """The samples left to count; refuses data that is not, as a multiset, what the census found."""
+    seen: Counter[str] = Counter()
+    for sample in source.samples(limit):
+        seen[sample.hash] += 1
+        if seen[sample.hash] > census.get(sample.hash, 0):
+            raise _does_not_repeat(f"sample {seen.total() - 1} of {source.name} was not there before")
+        if seen[sample.hash] > start.counted.get(sample.hash, 0):
+            yield sample
+    missing = sum(census.values()) - seen.total()
+    if missing:
+        raise _does_not_repeat(f"{missing} samples of {source.name} are missing in the second pass")
+
+
+def _batches(samples: Iterable[Sample], source: DataSource) -> Iterator[list[Sample]]:
+    """What is fed at once: single samples, or for a fixed batch as many of equal shape as it takes."""
+    size = source.fixed_batch or 1
+    batch: list[Sample] = []
+    for sample in samples:
+        if batch and _shapes(batch[0]) != _shapes(sample):
+            _check_full_batch(len(batch), source)
+        batch.append(sample)
+        if len(batch) == size or not sample.batchable:
+            yield batch
+            batch = []
+    if batch:
+        _check_full_batch(len(batch), source)
+
+
+def _shapes(sample: Sample) -> tuple[tuple[int, ...], ...]:
+    return tuple(array.shape for _, array in sorted(sample.arrays.items()))
+
+
+class _Recorder:
+    """Runs batches in several threads and counts what they produce into one accumulator per tensor.
+
+    An inference and the counting of its activations are one job; at most one job more than there are threads
+    is under way, so that memory stays bounded.
+    """
+
+    def __init__(
+        self, runner: Runner, plan: CollectionPlan, start: Progress, pool: ThreadPoolExecutor, threads: int
+    ) -> None:
+        self._runner = runner
+        self._pool = pool
+        self._threads = threads
+        self._accumulators = {name: Accumulator(start=start.statistics[name]) for name in plan.tensors}
+        self._locks = {name: Lock() for name in plan.tensors}
+        self._under_way: deque[tuple[list[Sample], Future[None]]] = deque()
+        self._submitted = 0
+        self._counted = Counter(start.counted)
+        self._inferences = 0
+        self.samples = start.samples
+
+    def submit(self, batch: list[Sample]) -> bool:
+        """Start a batch; wait for the oldest one if there are too many. Whether one was finished."""
+        names = list(self._accumulators)
+        # Jobs that run at the same time begin at different tensors, so that they seldom wait for each other.
+        first = len(names) * (self._submitted % self._threads) // self._threads
+        self._submitted += 1
+        self._under_way.append((batch, self._pool.submit(self._count, batch, names[first:] + names[:first])))
+        if len(self._under_way) <= self._threads:
+            return False
+        self._finish()
+        return True
+
+    def _count(self, batch: Sequence[Sample], names: Sequence[str]) -> None:
+        values = self._runner.run(_joined(batch))
+        for name in names:
+            with self._locks[name]:
+                self._accumulators[name].add(values[name], len(batch))
+
+    def _finish(self) -> None:
+        batch, job = self._under_way.popleft()
+        job.result()
+        self._counted.update(sample.hash for sample in batch)
+        self._inferences += len(batch)
+        self.samples += len(batch)
+
+    def progress(self) -> Progress:
+        """Wait for all that is under way; then the state, as a value."""
+        while self._under_way:
+            self._finish()
+        statistics = {name: accumulator.snapshot() for name, accumulator in self._accumulators.items()}
+        return Progress(MappingProxyType(statistics), MappingProxyType(dict(self._counted)), self._inferences)
+
+
+def _joined(batch: Sequence[Sample]) -> dict[str, NDArray[Any]]:
+    if len(batch) == 1:
+        return dict(batch[0].arrays)
+    return {name: np.concatenate([sample.arrays[name] for sample in batch]) for name in batch[0].arrays}

@@ -1,0 +1,295 @@
+"""Calibration data: samples of any source, checked against the model's inputs, each with a content hash.
+
+A sample is one row along axis 0 of every input. Where the first axes of an item disagree (a recurrent state, a
+scalar), the whole item is one sample::
+
+    {"x": (8, 3, 224, 224)}               8 samples {"x": (1, 3, 224, 224)}
+    {"x": (1, 512), "state": (2, 1, 128)} 1 sample, as it is
+
+Sources can be read as often as needed. A one-shot iterator is spooled to a temporary file while it is read
+the first time, so memory stays bounded by its largest item.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from qgraph.calib.npz import rows_of
+from qgraph.errors import DataError, NotFoundError
+from qgraph.ir.elements import Tensor
+
+Arrays = dict[str, NDArray[Any]]
+Items = Callable[[], Iterator[tuple[str, Arrays]]]
+"""Starts a new pass over the items, each with the words that name it in an error."""
+
+INPUT_DTYPES = ("bool", "float16", "float32", "float64", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample.
+
+    Attributes:
+        hash: BLAKE2b-128 of names, dtypes, shapes and elements, in hexadecimal: the sample's identity.
+        arrays: per input the array to feed, in the model's dtype.
+        batchable: every array has a leading axis of 1 along which samples can be joined.
+    """
+
+    hash: str
+    arrays: Mapping[str, NDArray[Any]]
+    batchable: bool
+
+
+class DataSource:
+    """Samples that can be read again and again. Use `open_data` to make one, `close` it when done."""
+
+    def __init__(self, name: str, items: Items, inputs: tuple[Tensor, ...], close: Callable[[], object]) -> None:
+        self.name = name
+        self.inputs = inputs
+        self.close = close
+        self._items = items
+        self._census: tuple[int | None, Mapping[str, int]] | None = None
+
+    def samples(self, limit: int | None = None) -> Iterator[Sample]:
+        """A new pass over the samples, or the first `limit` of them.
+
+        Raises:
+            DataError: data that is missing, broken, not finite, or does not fit the model's inputs.
+        """
+        return islice(self._all_samples(), limit)
+
+    def _all_samples(self) -> Iterator[Sample]:
+        for where, item in self._items():
+            yield from _split(_fitted(item, self.inputs, where), self.inputs, where)
+
+    def census(self, limit: int | None = None) -> Mapping[str, int]:
+        """How often each sample occurs, by hash; kept, so that asking again does not read the data again.
+
+        Raises:
+            DataError: as `samples`; and if there is no sample at all.
+        """
+        if self._census is None or self._census[0] != limit:
+            found = Counter(sample.hash for sample in self.samples(limit))
+            if not found:
+                raise DataError("no samples", self.name, "give at least one")
+            self._census = (limit, found)
+        return self._census[1]
+
+    def digest(self, limit: int | None = None) -> str:
+        """Digest of the multiset of samples, whatever their order."""
+        listed = sorted(self.census(limit).items())
+        return hashlib.blake2b(repr(listed).encode(), digest_size=16).hexdigest()
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size that the model takes; None if any, or if its inputs cannot be batched."""
+        sizes = _leading_sizes(self.inputs)
+        return sizes[0] if len(sizes) == 1 else None
+
+
+def open_data(
+    source: object,
+    inputs: Sequence[Tensor],
+    collate: Callable[[Any], object] | None = None,
+) -> DataSource:
+    """Open calibration data.
+
+    Args:
+        source: path of a `.npz` (one array per input, its first axis counts samples); or an array or dict of
+            arrays with such an axis; or any iterable of arrays, tuples, lists or dicts, without or with `len()`.
+            Arrays are numpy's, torch's, or anything that numpy can convert. Tuples follow the model's inputs.
+        inputs: the model's inputs.
+        collate: turns each item of an iterable into an array, tuple, list or dict.
+
+    Raises:
+        DataError: the source is none of these. What is wrong inside it is raised when it is read.
+    """
+    specs = tuple(inputs)
+    for spec in specs:
+        if spec.dtype not in INPUT_DTYPES:
+            raise DataError("an input of a type that cannot be fed", f"{spec.name} ({spec.dtype})", "change the model")
+    names = [spec.name for spec in specs]
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return DataSource(str(path), lambda: _npz_items(path, specs), specs, lambda: None)
+    if isinstance(source, Mapping) or hasattr(source, "__array__"):
+        source = [source]
+    if not isinstance(source, Iterable):
+        raise DataError("not calibration data", type(source).__name__, "pass a .npz path or an iterable of arrays")
+
+    def convert(items: Iterable[object]) -> Iterator[tuple[str, Arrays]]:
+        for index, item in enumerate(items):
+            yield f"item {index}", _named(item if collate is None else collate(item), names, f"item {index}")
+
+    if iter(source) is source:
+        spool = _Spool(convert(source), names)
+        return DataSource("an iterator", spool.items, specs, spool.close)
+    return DataSource(f"a {type(source).__name__}", lambda: convert(source), specs, lambda: None)
+
+
+def _npz_items(path: Path, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Arrays]]:
+    """Rows become items of the model's rank: the sample axis stays, as 1, unless the array has one axis more."""
+    ranks = {spec.name: len(spec.shape) if spec.shape is not None else None for spec in inputs}
+    for index, row in enumerate(rows_of(path, [spec.name for spec in inputs])):
+        yield (
+            f"{path}, sample {index}",
+            {name: array if array.ndim == ranks[name] else array[np.newaxis] for name, array in row.items()},
+        )
+
+
+def _named(item: object, names: Sequence[str], where: str) -> Arrays:
+    """Arrays of an item by input name, in the order of the inputs."""
+    if isinstance(item, Mapping):
+        for name in sorted(map(str, item)):
+            if name not in names:
+                unknown = NotFoundError.among("input", name, names, f"the model's inputs are {', '.join(names)}")
+                raise DataError("data for an unknown input", f"{where}, {name}", unknown.cure)
+        for name in names:
+            if name not in item:
+                raise DataError("no data for an input of the model", f"{where}, input {name}", f"add {name}")
+        return {name: _array(item[name], f"{where}, input {name}") for name in names}
+    parts = list(item) if isinstance(item, tuple | list) else [item]
+    if len(parts) != len(names):
+        raise DataError(
+            f"an item of {len(parts)} arrays for {len(names)} inputs",
+            f"{where}, inputs {', '.join(names)}",
+            "yield a dict by input name, or use collate to drop labels",
+        )
+    return {name: _array(part, f"{where}, input {name}") for name, part in zip(names, parts, strict=True)}
+
+
+def _array(value: object, where: str) -> NDArray[Any]:
+    """Anything array-like as a numpy array of numbers; torch tensors leave their device and their history."""
+    detach = getattr(value, "detach", None)
+    try:
+        array = np.asarray(detach().cpu() if callable(detach) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            "not an array", f"{where} ({type(value).__name__}: {error})", "pass arrays of numbers"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise DataError("not an array of numbers", f"{where} ({array.dtype})", "pass integers, floats or booleans")
+    return array
+
+
+def _fitted(item: Arrays, inputs: Sequence[Tensor], where: str) -> Arrays:
+    return {spec.name: _cast(item[spec.name], spec, f"{where}, input {spec.name}") for spec in inputs}
+
+
+def _cast(array: NDArray[Any], spec: Tensor, where: str) -> NDArray[Any]:
+    """The array in the model's dtype: floats to floats, integers to integers that hold them, all else refused."""
+    wanted = np.dtype(spec.dtype)
+    kinds = {array.dtype.kind.replace("u", "i"), wanted.kind.replace("u", "i")}
+    if len(kinds) > 1:
+        cure = "preprocess it into that type" if wanted.kind == "f" else f"convert it with astype('{wanted}')"
+        raise DataError("data of the wrong type", f"{where} is {array.dtype}, the model takes {wanted}", cure)
+    if spec.shape is not None and array.ndim != len(spec.shape):
+        raise DataError(
+            "data of the wrong rank",
+            f"{where} has shape {list(array.shape)}, the model takes {_shown(spec)}",
+            "add the batch axis, or remove an axis",
+        )
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
+    if wanted.kind == "f" and not np.isfinite(cast).all():
+        raise DataError("data has NaN or Inf", where, "remove the sample or repair the preprocessing")
+    if wanted != array.dtype and wanted.kind in "iu" and not np.array_equal(cast, array):
+        raise DataError("data does not fit its integer type", f"{where} ({wanted})", "check the values")
+    return cast
+
+
+def _split(item: Arrays, inputs: Sequence[Tensor], where: str) -> Iterator[Sample]:
+    """The samples of an item: its rows, or the item itself where the first axes do not agree."""
+    lengths = {array.shape[0] if array.ndim else None for array in item.values()}
+    rows = lengths.pop() if len(lengths) == 1 and len(_leading_sizes(inputs)) <= 1 else None
+    for spec in inputs:
+        _check_shape(item[spec.name], spec, f"{where}, input {spec.name}", skip=0 if rows is None else 1)
+    # Copies, because a source may fill one buffer again and again while earlier samples are still being run.
+    if rows is None:
+        arrays = {name: array.copy() for name, array in item.items()}
+        yield Sample(_hash(arrays), arrays, batchable=False)
+        return
+    for row in range(rows):
+        arrays = {name: array[row : row + 1].copy() for name, array in item.items()}
+        yield Sample(_hash(arrays), arrays, batchable=True)
+
+
+def _check_shape(array: NDArray[Any], spec: Tensor, where: str, skip: int) -> None:
+    """Known dimensions must agree, but for the first `skip`."""
+    for axis, size in enumerate(spec.shape or ()):
+        if axis >= skip and isinstance(size, int) and array.shape[axis] != size:
+            raise DataError(
+                "data of the wrong shape",
+                f"{where} has shape {list(array.shape)}, the model takes {_shown(spec)}",
+                f"make axis {axis} {size} long",
+            )
+
+
+def _shown(spec: Tensor) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in spec.shape or ())}]"
+
+
+def _leading_sizes(inputs: Sequence[Tensor]) -> list[int]:
+    """The different fixed sizes of the inputs' first axes, sorted."""
+    return sorted({spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)})
+
+
+def _hash(arrays: Arrays) -> str:
+    """Digest of what is fed: names, dtypes and shapes, then the elements, by sorted name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data if array.size else b"")
+    return digest.hexdigest()
+
+
+class _Spool:
+    """Items of a one-shot iterator, written to a temporary file as they come and read back in later passes."""
+
+    def __init__(self, items: Iterator[tuple[str, Arrays]], names: Sequence[str]) -> None:
+        handle, name = tempfile.mkstemp(prefix="qgraph-", suffix=".spool")
+        os.close(handle)
+        self._path = Path(name)
+        self.close = weakref.finalize(self, self._path.unlink, missing_ok=True)
+        self._items = items
+        self._names = names
+        self._labels: list[str] = []
+
+    def items(self) -> Iterator[tuple[str, Arrays]]:
+        """A new pass: first what was spooled, then what the iterator still has."""
+        with self._path.open("rb") as spooled:
+            index = 0
+            while True:
+                if index == len(self._labels) and not self._pull():
+                    return
+                arrays = {name: npy.read_array(spooled, allow_pickle=False) for name in self._names}
+                yield self._labels[index], arrays
+                index += 1
+
+    def _pull(self) -> bool:
+        """Spool one more item; False if the iterator has no more."""
+        for label, arrays in self._items:
+            try:
+                with self._path.open("ab") as file:
+                    for name in self._names:
+                        npy.write_array(file, np.asarray(arrays[name]), allow_pickle=False)
+            except OSError as error:
+                cure = "make room there, set TMPDIR, or pass data that can be read twice"
+                raise DataError("an iterator cannot be spooled", f"{self._path} ({error})", cure) from error
+            self._labels.append(label)
+            return True
+        return False

@@ -1,0 +1,88 @@
+"""The universal log-linear grid: the bin of a float32 is its top 17 bits.
+
+Sign, 8 exponent bits and 8 mantissa bits, so every octave has 256 bins of equal width, whatever the data::
+
+    bit  31 30......23 22......15 14.............0
+         s  eeeeeeee   mmmmmmmm   (within the bin)
+         └──────── bin ─────────┘
+
+    value    0        1         2                   4
+             ├─ … ────┼┼┼┼┼┼┼┼┼┼┼─┼─┼─┼─┼─┼─┼─┼─┼─┼─┤
+    bins        32512 ^    32768 ^             33024 ^
+
+No range is needed beforehand and no histogram is ever rebinned, so merging histograms is adding integers.
+A bin's index orders magnitudes; `value_rank` orders values. Zeros are counted apart from the bins.
+
+>>> bin_of([1.0, 1.003, 1.004, 2.0, -1.0]).tolist()
+[32512, 32512, 32513, 32768, 98048]
+>>> edges([32512, 98048])
+(array([ 1.        , -1.00390625]), array([ 1.00390625, -1.        ]))
+>>> value_rank(bin_of([-1.0, -0.5, 0.5, 1.0])).tolist()
+[33023, 33279, 97792, 98048]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MANTISSA_BITS = 8
+"""Mantissa bits of a bin: 256 bins per octave."""
+
+GRID_BITS = 1 + 8 + MANTISSA_BITS
+"""Bits of a bin's index: sign, exponent, mantissa."""
+
+BIN_COUNT = 1 << GRID_BITS
+"""Number of bins, the non-finite ones included."""
+
+DROPPED_BITS = 32 - GRID_BITS
+"""Low mantissa bits that differ inside one bin."""
+
+SIGN_BIN = BIN_COUNT >> 1
+"""Bins from here on are negative; a bin's magnitude is its index modulo this."""
+
+FIRST_NONFINITE = 255 << MANTISSA_BITS
+"""Magnitudes from here on are Inf and NaN; they never occur in statistics."""
+
+FIRST_NORMAL = 1 << MANTISSA_BITS
+"""Magnitudes below this are denormals."""
+
+
+def bin_of(values: ArrayLike) -> NDArray[np.uint32]:
+    """The bin of each value, which is rounded to float32 first. Same shape as the input."""
+    bits: NDArray[np.uint32] = np.asarray(values, dtype=np.float32).view(np.uint32)
+    return bits >> np.uint32(DROPPED_BITS)
+
+
+def edges(bins: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper edge of each finite bin, by value, exact in float64.
+
+    A positive bin holds lower <= x < upper, a negative one lower < x <= upper. The edge above the largest
+    float32 is 2^128.
+    """
+    index = np.asarray(bins, dtype=np.int64)
+    magnitude = index & (SIGN_BIN - 1)
+    inner, outer = _magnitude_edge(magnitude), _magnitude_edge(magnitude + 1)
+    negative = index >= SIGN_BIN
+    return np.where(negative, -outer, inner), np.where(negative, -inner, outer)
+
+
+def _magnitude_edge(magnitude: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The smallest absolute value of a bin of that magnitude; exponent field 0 has no implicit leading one."""
+    exponent, mantissa = magnitude >> MANTISSA_BITS, magnitude & (FIRST_NORMAL - 1)
+    significand = mantissa + np.where(exponent > 0, FIRST_NORMAL, 0)
+    power = np.maximum(exponent, 1) - 127 - MANTISSA_BITS
+    edge: NDArray[np.float64] = np.ldexp(significand.astype(np.float64), power.astype(np.int32))
+    return edge
+
+
+def value_rank(bins: ArrayLike) -> NDArray[np.int64]:
+    """Position of each bin among all `BIN_COUNT` bins ordered by value, from most negative to most positive."""
+    index = np.asarray(bins, dtype=np.int64)
+    return np.where(index >= SIGN_BIN, BIN_COUNT - 1 - index, index + SIGN_BIN)
+
+
+def bin_at_rank(ranks: ArrayLike) -> NDArray[np.uint32]:
+    """The bin at each position of the order by value; the inverse of `value_rank`."""
+    rank = np.asarray(ranks, dtype=np.int64)
+    return np.where(rank < SIGN_BIN, BIN_COUNT - 1 - rank, rank - SIGN_BIN).astype(np.uint32)

@@ -1,0 +1,95 @@
+"""From statistics to scales and offsets, by the name of an observer.
+
+What can be told without an optimisation is told here, for every observer alike: a tensor without a finite value
+has no parameters; one with nothing but zeros and denormals gets scale 1, which a bias scale can be derived from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from qgraph.calib.grid import FIRST_NORMAL, SIGN_BIN
+from qgraph.calib.observers.catalog import Parameter, entry_of, resolve_parameters
+from qgraph.calib.observers.minmax import minmax
+from qgraph.calib.observers.mse import mse
+from qgraph.calib.observers.threads import one_thread
+from qgraph.calib.statistics import TensorStatistics
+from qgraph.tqc import Scheme, offset_for
+
+
+class Observer(Protocol):
+    """A pure function from merged statistics to scales and offsets.
+
+    It is called once for all tensors or groups that have one scheme. Each has a finite value that is neither zero
+    nor denormal. What it answers for one must not depend on the others.
+    """
+
+    def __call__(
+        self,
+        statistics: Sequence[TensorStatistics],
+        scheme: Scheme,
+        parameters: Mapping[str, Parameter],
+        device: torch.device,
+        /,
+    ) -> tuple[Tensor, Tensor]:
+        """Scales (float64 [n], each a positive normal float32) and offsets (int64 [n]) for n statistics."""
+        ...
+
+
+SHIPPED: Mapping[str, Observer] = MappingProxyType({"minmax": minmax, "mse": mse})
+"""The function of each entry of `qgraph.calib.observers.catalog.OBSERVERS`."""
+
+ScaleAndOffset = tuple[float, int]
+
+
+@one_thread()
+def observe(
+    observer: str | Observer,
+    statistics: Sequence[TensorStatistics],
+    schemes: Sequence[Scheme],
+    *,
+    device: str = "cpu",
+    parameters: Mapping[str, Parameter] | None = None,
+) -> list[ScaleAndOffset | None]:
+    """Scale and offset for each of many statistics.
+
+    Args:
+        observer: the name of a shipped observer in any case, or a function of the protocol.
+        schemes: one for each of the statistics.
+        device: where torch computes, ``cpu`` or ``cuda``.
+        parameters: of the observer; those not given have their defaults.
+
+    Returns:
+        A float32 scale and an offset, or None where there is no finite value; in the order of the statistics.
+
+    Raises:
+        NotFoundError: no such observer or parameter.
+        UsageError: a parameter of the wrong type.
+    """
+    if isinstance(observer, str):
+        entry = entry_of(observer)
+        function, resolved = SHIPPED[entry.name], resolve_parameters(entry, parameters)
+    else:
+        function, resolved = observer, parameters or {}
+    answers: list[ScaleAndOffset | None] = [None] * len(statistics)
+    waiting: dict[Scheme, list[int]] = {}
+    for index, (one, scheme) in enumerate(zip(statistics, schemes, strict=True)):
+        if has_signal(one):
+            waiting.setdefault(scheme, []).append(index)
+        elif one.minimum is not None:
+            answers[index] = (1.0, offset_for(0.0, 1.0, scheme))
+    for scheme, indices in waiting.items():
+        scale, offset = function([statistics[index] for index in indices], scheme, resolved, torch.device(device))
+        for index, s, o in zip(indices, scale.tolist(), offset.tolist(), strict=True):
+            answers[index] = (s, o)
+    return answers
+
+
+def has_signal(statistics: TensorStatistics) -> bool:
+    """Whether there is a finite value that is neither zero nor denormal."""
+    return bool((statistics.bins % SIGN_BIN >= FIRST_NORMAL).any())

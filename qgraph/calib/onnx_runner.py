@@ -1,0 +1,119 @@
+"""Runs an ONNX model with onnxruntime on the CPU and returns the activations that a plan wants.
+
+The wanted tensors are added to the model's outputs, in one session at basic optimisation, where the results
+do not depend on which other outputs are exposed. An inference runs in one thread: with more, onnxruntime cuts
+a convolution into pieces whose borders are rounded differently, so results would depend on the machine's
+number of cores. Speed comes from running several inferences at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from qgraph.calib.kernels import cpu_features
+from qgraph.errors import DataError, ModelError
+
+PROVIDER = "CPUExecutionProvider"
+_FATAL_ONLY = 4
+
+
+class OnnxRunner:
+    """A session that returns the planned activations of each inference. It may be shared by threads.
+
+    Args:
+        model: the normalised model; it is not changed.
+        tensors: the activations to return; graph inputs among them are returned as they are fed.
+        folder: where external data of the model lies.
+
+    Raises:
+        ModelError: onnxruntime does not accept the model.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        tensors: Sequence[str],
+        *,
+        folder: Path | None = None,
+    ) -> None:
+        fed = {value.name for value in model.graph.input}
+        self._echoed = [name for name in tensors if name in fed]
+        self._outputs = [name for name in tensors if name not in fed]
+        self._session = _session(_exposed(model, self._outputs), folder)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the bits of an activation depend on besides model and data."""
+        return MappingProxyType(
+            {
+                "runtime": "onnxruntime",
+                "version": onnxruntime.__version__,
+                "provider": PROVIDER,
+                "level": "basic",
+                "cpu": cpu_features(),
+            }
+        )
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run one inference.
+
+        Args:
+            inputs: an array for each graph input.
+
+        Returns:
+            An array for each planned tensor.
+
+        Raises:
+            DataError: onnxruntime fails on these inputs.
+        """
+        try:
+            values = self._session.run(self._outputs, dict(inputs)) if self._outputs else []
+        except Exception as error:
+            # onnxruntime raises classes of its own with no common base.
+            raise DataError(
+                "the model fails on this data",
+                f"shapes { ({name: list(array.shape) for name, array in inputs.items()}) } ({error})",
+                "check the shapes of the data against what the model can take",
+            ) from error
+        results = dict(zip(self._outputs, values, strict=True))
+        results.update({name: inputs[name] for name in self._echoed})
+        return results
+
+
+def _exposed(model: onnx.ModelProto, tensors: Sequence[str]) -> bytes:
+    """The serialised model with these tensors among its outputs.
+
+    Protobuf messages merge by concatenation, so neither the model is changed nor its weights are copied twice.
+    onnxruntime infers the types of outputs that have none.
+    """
+    present = {value.name for value in model.graph.output}
+    added = [onnx.ValueInfoProto(name=name) for name in tensors if name not in present]
+    outputs = onnx.ModelProto(graph=onnx.GraphProto(output=added))
+    try:
+        return bytes(model.SerializeToString()) + bytes(outputs.SerializeToString())
+    except Exception as error:
+        # protobuf's own error type, from a package that is not a dependency of ours.
+        cure = "save its weights as external data"
+        raise ModelError("a model too large to be run from memory", f"{model.graph.name} ({error})", cure) from error
+
+
+def _session(model: bytes, folder: Path | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = _FATAL_ONLY
+    options.intra_op_num_threads = 1
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+    except Exception as error:
+        # onnxruntime raises classes of its own with no common base.
+        cure = "check that the model runs in onnxruntime"
+        raise ModelError("onnxruntime does not accept the model", str(error), cure) from error
