@@ -1,0 +1,205 @@
+"""From groups, statistics and weight scales to a solved run. Needs no model file.
+
+::
+
+    activations   pooled statistics ─ observer ─▶ scale, offset          (or what the target prescribes)
+    weights       stored solution ─────────────▶ scales ─▶ raised where a bias would not fit
+    biases        input scale × weight scale   ─▶ scales
+    every slot    state, parameters, noise in the group, noise alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from qgraph.calib.evidence import BiasMagnitude, WeightSolution
+from qgraph.calib.observers.catalog import entry_of, resolve_parameters
+from qgraph.calib.observers.observe import Observer
+from qgraph.calib.statistics import TensorStatistics
+from qgraph.constraints.model import Constraints, Group, Grouping, SlotPlan
+from qgraph.ir.elements import Structure
+from qgraph.solve.activations import Calibration, prescribed, remark, solve_activations
+from qgraph.solve.noise import requantize_price_db
+from qgraph.solve.parameters import GroupParameters, TensorNoise
+from qgraph.solve.run import RunData, RunSettings
+from qgraph.solve.weights import BiasTask, solve_biases, solve_weights
+from qgraph.tqc import QuantizationState, TqcRecord
+
+
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """The groups by what they are solved from, each in the order of the grouping, and the tensors of each by id."""
+
+    activations: tuple[Group, ...]
+    weights: tuple[Group, ...]
+    biases: tuple[BiasTask, ...]
+    members: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Solution:
+    """All that the records are written from: by group id, and by group id and tensor."""
+
+    parameters: dict[str, GroupParameters]
+    noise: dict[tuple[str, str], TensorNoise]
+    events: tuple[str, ...]
+
+
+def solve(
+    structure: Structure,
+    constraints: Constraints,
+    grouping: Grouping,
+    statistics: Mapping[str, TensorStatistics],
+    weights: Sequence[WeightSolution],
+    biases: Sequence[BiasMagnitude],
+    settings: RunSettings,
+    *,
+    observer: Observer | None = None,
+    device: str = "cpu",
+) -> RunData:
+    """Give every slot its state, scale, offset and noise.
+
+    Args:
+        structure: says which tensors merely repeat others.
+        statistics: of activations and of constants that are values, by tensor; one that is missing was never run.
+        weights: the stored solutions; those of `settings.weights` and of the groups' schemes are used.
+        settings: without an observer nothing but structure is solved: INITIAL, SLAVE, FIXED, PASSIVE.
+        observer: the function of `settings.observer` where that is no shipped one.
+        device: where the observer computes, ``cpu`` or ``cuda``.
+
+    Returns:
+        The run; its settings have the observer's name in lower case and all its parameters.
+
+    Raises:
+        NotFoundError: no such observer or parameter.
+        StatisticsError: a weight has no stored scales, or the channels of weight and bias do not go together.
+    """
+    settings = _resolved(settings, shipped=observer is None)
+    roles = _roles(constraints, grouping)
+    calibration = None
+    if settings.observer is not None:
+        producers = {name: op for op in structure.ops for name in op.outputs if name is not None}
+        calibration = Calibration(
+            statistics, producers, observer or settings.observer, settings.observer_parameters, device
+        )
+    solution = _solve_groups(grouping, roles, calibration, weights, biases, settings.weights)
+    prices = {} if calibration is None else _requantize_prices(grouping, solution, calibration)
+    return RunData(settings, _records(constraints, grouping, solution, calibration), grouping, prices, solution.events)
+
+
+def _resolved(settings: RunSettings, *, shipped: bool) -> RunSettings:
+    if settings.observer is None or not shipped:
+        return settings
+    entry = entry_of(settings.observer)
+    return replace(
+        settings, observer=entry.name, observer_parameters=resolve_parameters(entry, settings.observer_parameters)
+    )
+
+
+def _roles(constraints: Constraints, grouping: Grouping) -> _Roles:
+    """Sort the groups by role. One with a weight in it is solved from weights; a bias that nothing derives waits."""
+    home = {slot: group for group in grouping.groups for slot in group.slots}
+    members = {
+        group.id: tuple(sorted({constraints.slots[slot].tensor for slot in group.slots})) for group in grouping.groups
+    }
+    activations, weights, biases = [], [], []
+    for group in grouping.groups:
+        if group.derived is not None:
+            tensor = constraints.slots[group.derived.slot].tensor
+            sources = home.get(group.derived.activation), home.get(group.derived.weight)
+            biases.append(BiasTask(group, group.derived, tensor, *sources))
+        elif any(constraints.slots[slot].role == "weight" for slot in group.slots):
+            weights.append(group)
+        elif any(constraints.slots[slot].role in ("activation", "constant") for slot in group.slots):
+            activations.append(group)
+    return _Roles(tuple(activations), tuple(weights), tuple(biases), members)
+
+
+def _solve_groups(
+    grouping: Grouping,
+    roles: _Roles,
+    calibration: Calibration | None,
+    weights: Sequence[WeightSolution],
+    biases: Sequence[BiasMagnitude],
+    method: str | None,
+) -> _Solution:
+    """Activations and weights, then the biases that are derived from both."""
+    parameters = {group.id: prescribed(group) for group in grouping.groups}
+    noise: dict[tuple[str, str], TensorNoise] = {}
+    if calibration is not None:
+        solved, noises = solve_activations(roles.members, roles.activations, calibration)
+        parameters |= solved
+        noise |= noises
+    if method is not None:
+        solved, noises = solve_weights(roles.members, roles.weights, weights, method)
+        parameters |= solved
+        noise |= noises
+    derived, events = solve_biases(roles.biases, parameters, biases)
+    for group in roles.weights:
+        if group.id in derived:
+            # The stored noise is that of the scales before they were raised.
+            noise |= {(group.id, name): TensorNoise(own=noise[group.id, name].own) for name in roles.members[group.id]}
+    return _Solution(parameters | derived, noise, tuple(sorted(events)))
+
+
+def _records(
+    constraints: Constraints, grouping: Grouping, solution: _Solution, calibration: Calibration | None
+) -> tuple[TqcRecord, ...]:
+    """One record per slot, sorted by slot."""
+    home = {slot: group for group in grouping.groups for slot in group.slots}
+    fused = {slot: one for one in constraints.fused for slot in (one.producer, one.consumer)}
+    records = []
+    for slot, plan in sorted(constraints.slots.items()):
+        group = home.get(slot)
+        if group is not None:
+            records.append(_quantized(plan, group, solution, calibration))
+            continue
+        reason = plan.reason
+        if reason is None and slot in fused:
+            reason = f"inside a pair that runs as one, by {fused[slot].origin.rule} at {fused[slot].origin.op}"
+        records.append(TqcRecord(slot, plan.tensor, plan.role, QuantizationState.FP32, reason=reason))
+    return tuple(records)
+
+
+def _quantized(plan: SlotPlan, group: Group, solution: _Solution, calibration: Calibration | None) -> TqcRecord:
+    """The record of a slot in a group: the master has the group's state, the others are its slaves."""
+    parameters = solution.parameters[group.id]
+    noise = solution.noise.get((group.id, plan.tensor), TensorNoise())
+    slave = plan.slot != group.master
+    reason = parameters.reason
+    if calibration is not None and plan.role in ("activation", "constant"):
+        remarks = dict.fromkeys(text for text in (reason, remark(plan.tensor, calibration)) if text is not None)
+        reason = "; ".join(remarks) or None
+    return TqcRecord(
+        plan.slot,
+        plan.tensor,
+        plan.role,
+        QuantizationState.SLAVE if slave else parameters.state,
+        group.scheme,
+        parameters.scale,
+        parameters.offset,
+        group.master if slave else None,
+        group.id,
+        reason,
+        noise.shared,
+        noise.own,
+    )
+
+
+def _requantize_prices(grouping: Grouping, solution: _Solution, calibration: Calibration) -> dict[str, float]:
+    """The price of each requantize whose two sides have parameters and whose tensor has values, by slot."""
+    home = {slot: group for group in grouping.groups for slot in group.slots}
+    tasks = []
+    for one in grouping.requantizes:
+        sides = [home[slot] for slot in (one.producer, one.slot)]
+        producer, reader = (solution.parameters[group.id].quantizer(group.scheme) for group in sides)
+        if producer is not None and reader is not None:
+            tasks.append((one.slot, calibration.of(one.tensor), producer, reader))
+    prices = requantize_price_db(
+        [task[1] for task in tasks],
+        [task[2] for task in tasks],
+        [task[3] for task in tasks],
+        device=calibration.device,
+    )
+    return {task[0]: price for task, price in zip(tasks, prices, strict=True) if price is not None}
