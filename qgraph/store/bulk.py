@@ -1,0 +1,38 @@
+"""Many rows written in one transaction, without holding all of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+
+_ROWS_AT_ONCE = 2_000
+
+
+def insert_rows(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Insert rows given as sequences in the order of `columns`."""
+    statement = table.insert()
+    for batch in _batches(rows):
+        connection.execute(statement, [dict(zip(columns, row, strict=True)) for row in batch])
+
+
+def insert_row(connection: sa.Connection, table: sa.Table, **values: object) -> int:
+    """Insert one row and return the id that the database gave it."""
+    key = connection.execute(table.insert().values(**values)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def next_id(connection: sa.Connection, table: sa.Table) -> int:
+    """The smallest id above all others, for rows that are numbered before they are written."""
+    return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0))) or 0) + 1
+
+
+def _batches(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _ROWS_AT_ONCE)):
+        yield batch

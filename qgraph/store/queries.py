@@ -1,0 +1,273 @@
+"""Answers about stored runs, in the shape in which the command line prints them as JSON.
+
+Every function takes a run by id, name or ``latest``. A tensor means its producer's slot; its other scales are
+requantizes. Scale and offset are a number each, lists where per channel, None where there is none. Floats may be
+infinite or NaN: noise is −inf dB where nothing is lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from qgraph.constraints.model import Edge
+from qgraph.errors import NotFoundError
+from qgraph.store import views
+from qgraph.store.encoding import decode_optional
+from qgraph.store.records import RunRecord
+from qgraph.store.run_reading import read_edges, read_events
+from qgraph.store.runs import list_runs, resolve_run, row_of
+
+Answer = dict[str, Any]
+
+
+def runs(connection: sa.Connection) -> Answer:
+    """All runs, oldest first: ``{"runs": [{"run", "name", "model", "calibration", "settings", "created"}]}``."""
+    return {"runs": [_describe(record) for record in list_runs(connection)]}
+
+
+def show(connection: sa.Connection, run: str) -> Answer:
+    """One run at a glance: what it is, how many groups, requantizes and configs per state, what the solver told."""
+    record = resolve_run(connection, run)
+    return {
+        **_describe(record),
+        "groups": _count(connection, views.shared_groups, record),
+        "requantizes": _count(connection, views.requantizes, record),
+        "states": _states(connection, views.slot_scales, record),
+        "events": list(read_events(connection, row_of(record))),
+    }
+
+
+def tensor(connection: sa.Connection, run: str, name: str) -> Answer:
+    """All that a run says of one tensor, with the config of every slot on it.
+
+    Raises:
+        NotFoundError: the run has no such float tensor.
+    """
+    record = resolve_run(connection, run)
+    view = views.slot_scales
+    _tensor_row(connection, record, name)
+    query = sa.select(view).where(view.c.run_id == row_of(record), view.c.tensor == name)
+    slots = [
+        {
+            "slot": row.slot,
+            "role": row.role,
+            "state": row.state,
+            **_parameters(row),
+            "bits": row.bits,
+            "symmetric": row.symmetric,
+            "group": row.group_id,
+            "master": row.master,
+            "reason": row.reason,
+            "noise_db": row.noise_db,
+            "price_db": row.price_db,
+        }
+        for row in connection.execute(query.order_by(sa.desc(view.c.represents), view.c.slot))
+    ]
+    return {"run": record.id, "tensor": name, "slots": slots}
+
+
+def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Answer:
+    """All groups, singletons too: ``{"run", "groups": [{"id", "tensors", "slots", "scale", "offset", "price_db"}]}``.
+
+    Args:
+        by_cost: the dearest first instead of by id; `price_db` is the largest price that a member pays.
+    """
+    record = resolve_run(connection, run)
+    number = row_of(record)
+    tensors, slots = _members(connection, number)
+    view = views.shared_groups
+    found = [
+        {
+            "id": row.group_id,
+            "tensors": tensors[row.group_id],
+            "slots": slots[row.group_id],
+            **_parameters(row),
+            "price_db": row.price_db,
+        }
+        for row in connection.execute(sa.select(view).where(view.c.run_id == number))
+    ]
+    found.sort(key=lambda group: (_dearest_first(group["price_db"]) if by_cost else 0.0, group["id"]))
+    return {"run": record.id, "groups": found}
+
+
+def scales(connection: sa.Connection, run: str) -> Answer:
+    """The scale of every float tensor, and the requantizes.
+
+    ``{"run", "tensors": {name: {"state", "scale", "offset", "group", "bits", "symmetric"}},
+    "requantize": [{"tensor", "slot", "scale", "offset"}]}``
+    """
+    record = resolve_run(connection, run)
+    number = row_of(record)
+    view = views.tensor_scales
+    tensors = {
+        row.tensor: {
+            "state": row.state,
+            **_parameters(row),
+            "group": row.group_id,
+            "bits": row.bits,
+            "symmetric": row.symmetric,
+        }
+        for row in connection.execute(sa.select(view).where(view.c.run_id == number))
+    }
+    again = views.requantizes
+    requantize = [
+        {"tensor": row.tensor, "slot": row.slot, **_parameters(row)}
+        for row in connection.execute(sa.select(again).where(again.c.run_id == number))
+    ]
+    requantize.sort(key=lambda item: item["slot"])
+    return {"run": record.id, "tensors": dict(sorted(tensors.items())), "requantize": requantize}
+
+
+def share(connection: sa.Connection, run: str, name: str) -> Answer:
+    """Who shares scale and offset with a tensor.
+
+    ``{"tensor", "run", "group", "state", "reason", "scale", "offset", "tensors", "slots"}``; both lists are empty
+    where the tensor is not quantized.
+
+    Raises:
+        NotFoundError: the run has no such float tensor.
+    """
+    record = resolve_run(connection, run)
+    row = _tensor_row(connection, record, name)
+    tensors, slots = _members(connection, row_of(record), row.group_id) if row.group_id is not None else ({}, {})
+    return {
+        "tensor": name,
+        "run": record.id,
+        "group": row.group_id,
+        "state": row.state,
+        "reason": row.reason,
+        **_parameters(row),
+        "tensors": tensors.get(row.group_id, []),
+        "slots": slots.get(row.group_id, []),
+    }
+
+
+def coverage(connection: sa.Connection, run: str) -> Answer:
+    """How many tensors and slots are in each state, and why those are that are not quantized.
+
+    ``{"run", "tensors": {state: count}, "slots": {state: count}, "not_quantized": [{"slot", "tensor", "reason"}]}``
+    """
+    record = resolve_run(connection, run)
+    view = views.slot_scales
+    query = sa.select(view.c.slot, view.c.tensor, view.c.reason).where(
+        view.c.run_id == row_of(record), view.c.state == "FP32"
+    )
+    left_out = [dict(row._mapping) for row in connection.execute(query)]
+    return {
+        "run": record.id,
+        "tensors": _states(connection, views.tensor_scales, record),
+        "slots": _states(connection, views.slot_scales, record),
+        "not_quantized": sorted(left_out, key=lambda item: item["slot"]),
+    }
+
+
+def slot_of(connection: sa.Connection, run: str, name: str) -> str:
+    """The slot that is meant by a tensor's name; the name of a slot of the run means that slot.
+
+    Raises:
+        NotFoundError: it is neither.
+    """
+    record = resolve_run(connection, run)
+    view = views.slot_scales
+    by_slot = sa.select(view.c.slot).where(view.c.run_id == row_of(record), view.c.slot == name)
+    found = connection.scalar(by_slot)
+    return str(found) if found is not None else str(_tensor_row(connection, record, name).slot)
+
+
+def group_of(connection: sa.Connection, run: str, slot: str) -> str | None:
+    """The id of the group that a slot is in; None if it is in none."""
+    view = views.slot_scales
+    number = row_of(resolve_run(connection, run))
+    found = connection.scalar(sa.select(view.c.group_id).where(view.c.run_id == number, view.c.slot == slot))
+    return None if found is None else str(found)
+
+
+def edges_of_group(connection: sa.Connection, run: str, group: str) -> tuple[Edge, ...]:
+    """The edges that made a group, for ``why``, sorted as the solver gave them.
+
+    Raises:
+        NotFoundError: the run has no such group.
+    """
+    number = row_of(resolve_run(connection, run))
+    view = views.shared_groups
+    mine = sa.select(view.c.group_id).where(view.c.run_id == number)
+    if connection.scalar(mine.where(view.c.group_id == group)) is None:
+        raise NotFoundError.among("group", group, connection.scalars(mine), "see qgraph groups")
+    return read_edges(connection, number, joined=True, group_id=group)
+
+
+def candidate_edges(connection: sa.Connection, run: str) -> tuple[Edge, ...]:
+    """The edges of a run that could have been joined but were not, for ``why-not``."""
+    return read_edges(connection, row_of(resolve_run(connection, run)), joined=False)
+
+
+def _describe(record: RunRecord) -> Answer:
+    names = record.settings.__slots__
+    values = {name: getattr(record.settings, name) for name in names}
+    values["observer_parameters"] = dict(record.settings.observer_parameters)
+    return {
+        "run": record.id,
+        "name": record.name,
+        "model": record.model,
+        "calibration": record.calibration,
+        "samples": record.samples,
+        "settings": values,
+        "created": record.created,
+    }
+
+
+def _count(connection: sa.Connection, view: sa.TableClause, record: RunRecord) -> int:
+    query = sa.select(sa.func.count()).select_from(view).where(view.c.run_id == row_of(record))
+    return int(connection.scalar(query) or 0)
+
+
+def _states(connection: sa.Connection, view: sa.TableClause, record: RunRecord) -> dict[str, int]:
+    query = sa.select(view.c.state, sa.func.count().label("number")).where(view.c.run_id == row_of(record))
+    rows = connection.execute(query.group_by(view.c.state).order_by(view.c.state))
+    return {row.state: row.number for row in rows}
+
+
+def _tensor_row(connection: sa.Connection, record: RunRecord, name: str) -> sa.Row[Any]:
+    view = views.tensor_scales
+    mine = view.c.run_id == row_of(record)
+    row = connection.execute(sa.select(view).where(mine, view.c.tensor == name)).one_or_none()
+    if row is None:
+        known = connection.scalars(sa.select(view.c.tensor).where(mine))
+        raise NotFoundError.among("tensor", name, known, f"see qgraph scales {record.id}")
+    return row
+
+
+def _members(
+    connection: sa.Connection, run: int, group: str | None = None
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Tensors and slots by group, each sorted."""
+    view = views.group_members
+    query = sa.select(view.c.group_id, view.c.slot, view.c.tensor, view.c.represents).where(view.c.run_id == run)
+    if group is not None:
+        query = query.where(view.c.group_id == group)
+    tensors: dict[str, list[str]] = defaultdict(list)
+    slots: dict[str, list[str]] = defaultdict(list)
+    for group_id, slot, on_tensor, represents in connection.execute(query):
+        slots[group_id].append(slot)
+        if represents:
+            tensors[group_id].append(on_tensor)
+    return {key: sorted(found) for key, found in tensors.items()}, {key: sorted(found) for key, found in slots.items()}
+
+
+def _parameters(row: sa.Row[Any]) -> Answer:
+    if row.scale is not None:
+        return {"scale": row.scale, "offset": row.offset}
+    found, offsets = decode_optional(row.scales), decode_optional(row.offsets)
+    return {
+        "scale": None if found is None else list(found),
+        "offset": None if offsets is None else list(offsets),
+    }
+
+
+def _dearest_first(price: float | None) -> float:
+    """A sort key: groups without a price come last."""
+    return float("inf") if price is None or math.isnan(price) else -price

@@ -1,0 +1,367 @@
+"""The tables of the database, and how special floats are written in them.
+
+::
+
+    models ── ops, tensors, slots           the structure of a model; a slot is the place of a config
+       ├───── weight_solutions, bias_magnitudes, constant_statistics        what is known of its own numbers
+       ├───── calibrations ── statistics, calibration_samples, leases       what its activations look like
+       └───── runs ── run_schemes, run_rules, run_groups, tqcs, edges, requantized, events
+
+Everything below a row goes with it (``ON DELETE CASCADE``), but a calibration that has runs stays until they are
+gone. The SQL views that users may rely on are described in `qgraph.store.views`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import sqlalchemy as sa
+
+from qgraph.constraints.model import Kind, Strength
+from qgraph.tqc import QuantizationState
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+NOT_A_NUMBER = "NaN"
+
+metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
+
+
+class _UnprocessedReal(sa.types.UserDefinedType[object]):
+    """A column of SQLite's REAL affinity whose values pass as they are: SQLAlchemy's own type would undo the text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """How the column is declared."""
+        return "DOUBLE"
+
+
+class Real(sa.types.TypeDecorator[float]):
+    """A float64, special ones included. SQLite turns NaN into NULL, so there NaN is the text ``NaN``."""
+
+    impl = sa.Double
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """SQLite's column for SQLite, a double elsewhere."""
+        return dialect.type_descriptor(_UnprocessedReal() if dialect.name == "sqlite" else sa.Double())
+
+    def process_bind_param(self, value: float | None, dialect: sa.Dialect) -> object:
+        """Write NaN as a text where the database has no NaN."""
+        if value is not None and dialect.name == "sqlite" and math.isnan(value):
+            return NOT_A_NUMBER
+        return value
+
+    def process_result_value(self, value: object, dialect: sa.Dialect) -> float | None:  # noqa: ARG002 - a protocol
+        """Read a float, or the text that stands for NaN."""
+        return None if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _one_of(column: str, values: type[QuantizationState | Kind | Strength] | tuple[str, ...]) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} IN ({', '.join(repr(str(value)) for value in values)})", name=column)
+
+
+def _reference(name: str, target: str, *, nullable: bool = False, delete: str = "CASCADE") -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, sa.ForeignKey(target, ondelete=delete), nullable=nullable)
+
+
+def _key(name: str, target: str) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, sa.ForeignKey(target, ondelete="CASCADE"), primary_key=True, autoincrement=False)
+
+
+def _number(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, primary_key=True, autoincrement=False)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable)
+
+
+def _integer(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=nullable)
+
+
+def _boolean(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean, nullable=False)
+
+
+def _moment(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.DateTime, nullable=False, server_default=sa.text("CURRENT_TIMESTAMP"))
+
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
+    _text("name"),
+    _text("path", nullable=True),
+    _integer("opset"),
+    _text("inputs"),  # JSON list of tensor names
+    _text("outputs"),  # JSON list of tensor names
+    _moment("created"),
+    sqlite_autoincrement=True,
+)
+
+ops = sa.Table(
+    "ops",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),  # ascending in topological order
+    _reference("model_id", "models.id"),
+    _text("name"),
+    _text("type"),
+    _text("domain"),
+    _integer("input_count"),  # omitted optional ones count; they have no slot
+    _integer("output_count"),
+    _text("attributes"),  # JSON object
+    _text("excluded", nullable=True),
+    _text("origins"),  # JSON list
+    sa.UniqueConstraint("model_id", "name"),
+)
+
+tensors = sa.Table(
+    "tensors",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),  # ascending by name
+    _reference("model_id", "models.id"),
+    _text("name"),
+    _text("dtype"),
+    _text("shape", nullable=True),  # JSON list
+    _boolean("constant"),
+    _text("values", nullable=True),  # JSON list, of small constants only
+    sa.UniqueConstraint("model_id", "name"),
+)
+
+slots = sa.Table(
+    "slots",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _reference("model_id", "models.id"),
+    _text("name"),
+    _reference("tensor_id", "tensors.id"),
+    _reference("op_id", "ops.id", nullable=True),  # NULL: a slot of the graph itself
+    _text("side"),
+    _integer("position"),
+    sa.UniqueConstraint("model_id", "name"),
+    sa.Index(None, "tensor_id"),
+    sa.Index(None, "op_id"),
+    _one_of("side", ("in", "out", "const")),
+)
+
+weight_solutions = sa.Table(
+    "weight_solutions",
+    metadata,
+    _key("model_id", "models.id"),
+    _number("position"),
+    _text("tensor"),
+    _text("method"),
+    _integer("bits"),
+    _boolean("signed"),
+    _boolean("symmetric"),
+    _integer("quant_min"),
+    _integer("quant_max"),
+    _integer("axis", nullable=True),
+    _boolean("power_of_two"),
+    _text("scales"),  # JSON list
+    sa.Column("noise_db", Real, nullable=False),
+)
+
+bias_magnitudes = sa.Table(
+    "bias_magnitudes",
+    metadata,
+    _key("model_id", "models.id"),
+    _number("position"),
+    _text("tensor"),
+    _text("magnitudes"),  # JSON list
+)
+
+constant_statistics = sa.Table(
+    "constant_statistics",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _reference("model_id", "models.id"),
+    _text("tensor"),
+    _text("digest"),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("model_id", "tensor"),
+)
+
+calibrations = sa.Table(
+    "calibrations",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _reference("model_id", "models.id"),
+    sa.Column("identity", sa.Text, nullable=False, unique=True),  # digest of the model and the six that follow
+    _text("data_digest", nullable=True),
+    _text("preprocessing", nullable=True),
+    _integer("steps", nullable=True),
+    _integer("batch_size", nullable=True),
+    _text("runner", nullable=True),
+    _text("capability", nullable=True),
+    _text("status"),
+    sa.Column("samples", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("inferences", sa.Integer, nullable=False, server_default="0"),
+    _moment("created"),
+    _moment("updated"),
+    sa.Index(None, "model_id"),
+    _one_of("status", ("partial", "complete")),
+    sqlite_autoincrement=True,
+)
+
+calibration_samples = sa.Table(
+    "calibration_samples",
+    metadata,
+    _key("calibration_id", "calibrations.id"),
+    sa.Column("sample", sa.Text, primary_key=True),  # content hash
+    _integer("multiplicity"),
+)
+
+statistics = sa.Table(
+    "statistics",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _reference("calibration_id", "calibrations.id"),
+    _text("tensor"),
+    _text("digest"),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("calibration_id", "tensor"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    _key("calibration_id", "calibrations.id"),
+    _text("owner"),  # a token of its own for every claim
+    _text("host"),
+    _text("process_space"),  # where the pid means something: boot and pid namespace
+    _integer("pid"),
+    _text("process_start", nullable=True),
+    sa.Column("since", sa.Double, nullable=False),  # seconds since 1970 by the database's clock
+    sa.Column("heartbeat", sa.Double, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=True, unique=True),
+    _reference("model_id", "models.id"),
+    _reference("calibration_id", "calibrations.id", nullable=True, delete="RESTRICT"),
+    _integer("samples"),  # of the calibration when the run was solved: a partial one grows
+    _text("target"),
+    _text("target_version"),
+    _text("observer", nullable=True),
+    _text("settings"),  # JSON object, all of them
+    _text("identity"),  # digest of model, calibration, samples and settings
+    _moment("created"),
+    sa.Index(None, "identity"),
+    sa.Index(None, "model_id"),
+    sa.Index(None, "calibration_id"),
+    sqlite_autoincrement=True,
+)
+
+run_schemes = sa.Table(
+    "run_schemes",
+    metadata,
+    _key("run_id", "runs.id"),
+    _number("number"),
+    _integer("bits"),
+    _boolean("signed"),
+    _boolean("symmetric"),
+    _integer("quant_min"),
+    _integer("quant_max"),
+    _integer("axis", nullable=True),
+    _boolean("power_of_two"),
+)
+
+run_rules = sa.Table(
+    "run_rules",
+    metadata,
+    _key("run_id", "runs.id"),
+    _number("number"),
+    _text("rule", nullable=True),
+    _text("op_type", nullable=True),
+    _text("source", nullable=True),
+)
+
+run_groups = sa.Table(
+    "run_groups",
+    metadata,
+    _key("run_id", "runs.id"),
+    _number("number"),
+    _text("group_id"),  # digest of the members
+    _integer("master"),  # a slot
+    _integer("scheme"),
+    _text("fixed", nullable=True),  # JSON object
+    _text("derived", nullable=True),  # JSON object
+    sa.UniqueConstraint("run_id", "group_id"),
+)
+
+tqcs = sa.Table(
+    "tqcs",
+    metadata,
+    _key("run_id", "runs.id"),
+    sa.Column("slot_id", sa.Integer, sa.ForeignKey("slots.id", ondelete="CASCADE"), primary_key=True),
+    _boolean("represents"),  # the slot that is meant by its tensor's name
+    _text("role"),
+    _text("state"),
+    _integer("scheme", nullable=True),
+    sa.Column("scale", Real, nullable=True),  # where there is exactly one
+    _integer("offset", nullable=True),
+    _text("scales", nullable=True),  # JSON list, where there is not exactly one
+    _text("offsets", nullable=True),
+    _integer("master", nullable=True),  # a slot
+    _integer("group_number", nullable=True),
+    _text("reason", nullable=True),
+    sa.Column("noise_db", Real, nullable=True),
+    sa.Column("own_noise_db", Real, nullable=True),
+    sa.Column("price_db", Real, nullable=True),  # the difference, kept because SQL cannot compute with NaN
+    sa.Index(None, "slot_id"),
+    sa.Index(None, "run_id", "group_number"),
+    _one_of("state", QuantizationState),
+    sqlite_with_rowid=False,
+)
+
+edges = sa.Table(
+    "edges",
+    metadata,
+    _key("run_id", "runs.id"),
+    _number("position"),
+    _text("kind"),
+    _integer("a"),  # a slot
+    _integer("b"),  # a slot
+    _text("strength", nullable=True),
+    _integer("rule", nullable=True),
+    _text("op", nullable=True),
+    _boolean("joined"),  # otherwise it could have been, see `why-not`
+    _integer("group_number", nullable=True),
+    sa.Index(None, "run_id", "group_number"),
+    _one_of("kind", Kind),
+    _one_of("strength", Strength),
+    sqlite_with_rowid=False,
+)
+
+requantized = sa.Table(
+    "requantized",
+    metadata,
+    _key("run_id", "runs.id"),
+    _number("slot_id"),
+    _integer("producer_id"),  # a slot
+    sa.Column("price_db", Real, nullable=True),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    _key("run_id", "runs.id"),
+    _number("position"),
+    _text("message"),
+)

@@ -1,0 +1,67 @@
+"""The SQL views that users may rely on: from one release to the next they keep their names and columns.
+
+In all of them `run_id` is the number of a run (2 for ``r2``), names are those of the model, and NULL means "not
+known" or "does not apply". `scale` and `offset` are filled where there is one of each, `scales` and `offsets` (JSON
+lists) where there is one per channel. Noise and prices are in dB. A NaN is the text ``NaN`` in SQLite.
+
+view            one row for each
+slot_scales     config: every slot on a float tensor of a run, quantizable or not
+tensor_scales   tensor: the config of the slot that the tensor's name means, its producer's
+shared_groups   group, singletons too; `price_db` is the largest price that a member pays
+group_members   slot in a group
+reasons         edge between two slots: joined ones with their group, and those that could have been (`joined` = 0)
+requantizes     reader whose parameters differ from those its tensor was made with
+prices          price: `what` is ``sharing`` or ``requantize``
+
+The SELECTs are in the migrations; a test compares their columns with these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from qgraph.store.tables import Real
+
+_REALS = frozenset({"scale", "noise_db", "own_noise_db", "price_db"})
+_BOOLEANS = frozenset({"represents", "signed", "symmetric", "power_of_two", "joined"})
+_INTEGERS = frozenset(
+    {"run_id", "offset", "bits", "quant_min", "quant_max", "axis", "position", "slot_count", "tensor_count"}
+)
+
+
+def _view(name: str, columns: str) -> sa.TableClause:
+    return sa.table(name, *(sa.column(column, _type(column)) for column in columns.split()))
+
+
+def _type(column: str) -> sa.types.TypeEngine[Any]:
+    if column in _REALS:
+        return Real()
+    if column in _BOOLEANS:
+        return sa.Boolean()
+    return sa.Integer() if column in _INTEGERS else sa.Text()
+
+
+_PARAMETERS = "scale offset scales offsets"
+_SCHEME = "bits signed symmetric quant_min quant_max axis power_of_two"
+
+slot_scales = _view(
+    "slot_scales",
+    f"run_id tensor slot represents role state {_PARAMETERS} {_SCHEME} "
+    "group_id master reason noise_db own_noise_db price_db",
+)
+tensor_scales = _view(
+    "tensor_scales",
+    f"run_id tensor slot role state {_PARAMETERS} {_SCHEME} group_id reason noise_db own_noise_db price_db",
+)
+group_members = _view("group_members", "run_id group_id slot tensor represents state price_db")
+shared_groups = _view(
+    "shared_groups",
+    f"run_id group_id master {_PARAMETERS} bits signed symmetric slot_count tensor_count price_db",
+)
+reasons = _view("reasons", "run_id position kind a b rule op op_type strength source joined group_id")
+requantizes = _view("requantizes", f"run_id tensor slot producer {_PARAMETERS} price_db")
+prices = _view("prices", "run_id what tensor slot group_id price_db")
+
+VIEWS = (slot_scales, tensor_scales, group_members, shared_groups, reasons, requantizes, prices)
