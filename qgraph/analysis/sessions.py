@@ -1,0 +1,90 @@
+"""Models opened in onnxruntime, and one run of one on a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from qgraph.errors import DataError, ModelError
+
+Sample = Mapping[str, NDArray[np.generic]]
+"""One array per graph input."""
+
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+"""onnxruntime's names of types, and numpy's."""
+
+FATAL_ONLY = 4
+"""onnxruntime's log level; every error is raised as well, and said once."""
+
+TRIAL_SIZES = (1, 32, 224)
+"""What to try for dynamic dimensions: small, a multiple of the usual strides, the usual image."""
+
+
+def open_session(path: Path, *, optimized: bool = True) -> onnxruntime.InferenceSession:
+    """Open a model for the CPU.
+
+    Args:
+        optimized: onnxruntime's default optimisation, which turns Q/DQ into integer kernels; without it every node
+            runs as it is written.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
+    """
+    try:
+        return _session(path, optimized=optimized)
+    except Exception as error:  # the runtime's errors have no common class
+        reason = " ".join(str(error).split())
+        raise ModelError("onnxruntime cannot load the model", f"{path}: {reason}", "check the model") from error
+
+
+def run_once(path: Path, sample: Sample | None = None) -> None:
+    """Run a model once at default optimisation, to see that it runs.
+
+    Args:
+        sample: what to feed; without one, zeros. Dynamic dimensions then have the first of `TRIAL_SIZES` that the
+            model takes, the first dimension of an input always 1.
+
+    Raises:
+        DataError: there is no sample and an input's type has no zeros.
+        Exception: whatever onnxruntime raises when it cannot load or run the file.
+    """
+    session = _session(path, optimized=True)
+    if sample is not None:
+        session.run(None, dict(sample))
+        return
+    failures: list[Exception] = []
+    for size in TRIAL_SIZES:
+        feed = {value.name: _zeros(value, size) for value in session.get_inputs()}
+        try:
+            session.run(None, feed)
+        except Exception as error:  # noqa: BLE001 - the runtime's errors have no common class; the first is raised below
+            failures.append(error)
+        else:
+            return
+    raise failures[0]
+
+
+def _session(path: Path, *, optimized: bool) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _zeros(value: onnxruntime.NodeArg, dynamic: int) -> NDArray[np.generic]:
+    dtype = DTYPES.get(value.type)
+    if dtype is None:
+        raise DataError("cannot make up an input", f"{value.name} of type {value.type}", "give a sample")
+    sizes = [size if isinstance(size, int) else dynamic if axis else 1 for axis, size in enumerate(value.shape)]
+    return np.zeros(sizes, dtype)
