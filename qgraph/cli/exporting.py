@@ -1,0 +1,77 @@
+"""Commands that need the model file again: export, verify."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import qgraph
+from qgraph.cli.options import DEFAULT_DATABASE, Data, Db, Json, MovedModel, RunArgument
+from qgraph.cli.output import write_json, write_line, write_table
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """What a run can be written as."""
+
+    QDQ = "qdq"
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)],
+    format: Annotated[Format, typer.Option("--format", help="qdq: ONNX with QuantizeLinear.")] = Format.QDQ,  # noqa: A002
+    model: MovedModel = None,
+    db: Db = DEFAULT_DATABASE,
+    *,
+    json: Json = False,
+) -> None:
+    """Write a quantized model; it is checked and run once before the file takes its name.
+
+    Example: qgraph export latest --format qdq -o model.int8.onnx
+    """
+    with qgraph.open(db, create=False) as database:
+        found = database.run(run)
+        found.export(output, format=format, model=model)
+    if json:
+        write_json({"run": found.id, "format": format, "output": str(output)})
+    else:
+        write_line(f"{output}: {output.stat().st_size / 1e6:.1f} MB, valid ONNX, runs in onnxruntime")
+
+
+@app.command()
+def verify(
+    run: RunArgument,
+    data: Data,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Samples to use.", show_default="all")] = None,
+    model: MovedModel = None,
+    db: Db = DEFAULT_DATABASE,
+    *,
+    unoptimized: Annotated[
+        bool, typer.Option("--unoptimized", help="Run every node as it is written, without integer kernels.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run the exported model against the float model: SNR, cosine, top-1 agreement per output.
+
+    Example: qgraph verify latest --data others.npz
+    """
+    with qgraph.open(db, create=False) as database:
+        found = database.run(run)
+        compared = found.verify(data, steps=steps, model=model, optimized=not unoptimized)
+    if json:
+        write_json({"run": found.id, "samples": compared.samples, "outputs": compared.outputs})
+        return
+    write_table(
+        ("output", "SNR dB", "cosine", "top-1", "largest error"),
+        (
+            (name, f"{output.snr_db:.2f}", output.cosine, output.top1, output.max_abs_error)
+            for name, output in compared.outputs.items()
+        ),
+        title=f"run {found.id} against the float model, {compared.samples} samples",
+    )

@@ -1,0 +1,100 @@
+"""Runs without any inference: from a model's structure alone, or from stored statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qgraph.calib import plan as planning
+from qgraph.calib.codec import decode
+from qgraph.errors import StatisticsError, UsageError
+from qgraph.ir.onnx_import import load_model
+from qgraph.jobs.question import Posed, Question, pose
+from qgraph.solve.solver import solve as solve_run
+from qgraph.store import calibrations, models, runs
+from qgraph.store.database import Database
+from qgraph.store.evidence import ModelEvidence, load_evidence
+from qgraph.store.records import CalibrationRecord, CalibrationStatus
+from qgraph.tqc import Scheme
+
+
+def analyze(database: Callable[[], Database], model: Path, question: Question, *, name: str | None = None) -> str:
+    """Solve the groups of a model, without data: a run without scales. Returns its id.
+
+    Args:
+        database: opens it; called only once nothing more can be refused.
+    """
+    imported = load_model(model)
+    posed = pose(imported.structure, question)
+    data = solve_run(imported.structure, posed.constraints, posed.grouping, {}, (), (), posed.settings)
+    with database().transaction() as connection:
+        stored = models.save_model(connection, imported.structure, str(model.resolve()))
+        return runs.save_run(connection, stored, None, data, name=name)
+
+
+def solve(
+    database: Database,
+    reference: str,
+    question: Question,
+    *,
+    name: str | None = None,
+    allow_partial: bool = False,
+    device: str = "cpu",
+) -> str:
+    """Solve another run from stored statistics: no inference, no model file. Returns its id.
+
+    Args:
+        reference: a calibration (``c1``), or a run of it.
+
+    Raises:
+        StatisticsError: the calibration is partial, or lacks what the target needs.
+    """
+    with database.reading() as connection:
+        record = _calibration(connection, reference)
+        if record.status == CalibrationStatus.PARTIAL and not allow_partial:
+            cure = "run the same qgraph calibrate to finish it, or add --allow-partial"
+            raise StatisticsError("the calibration is partial", f"{record.id} ({record.samples} samples)", cure)
+        structure = models.load_structure(connection, record.model)
+        evidence = load_evidence(connection, record.model)
+        blobs = calibrations.load_statistics(connection, record.id)
+    posed = pose(structure, question)
+    _check_evidence(posed, evidence)
+    plan = planning.plan_collection(structure)
+    statistics = planning.complete(plan, {tensor: decode(blob) for tensor, blob in blobs.items()})
+    constants = {tensor: decode(blob) for tensor, blob in evidence.constants.items()}
+    data = solve_run(
+        structure,
+        posed.constraints,
+        posed.grouping,
+        {**constants, **statistics},
+        evidence.weights,
+        evidence.biases,
+        posed.settings,
+        device=device,
+    )
+    with database.transaction() as connection:
+        return runs.save_run(connection, record.model, record.id, data, name=name)
+
+
+def _calibration(connection: Any, reference: str) -> CalibrationRecord:
+    """The calibration that a reference means: itself, or that of a run."""
+    if reference.startswith("c") and reference[1:].isdigit():
+        return calibrations.load_calibration(connection, reference)
+    run = runs.resolve_run(connection, reference)
+    if run.calibration is None:
+        raise UsageError("the run has no calibration", run.id, "calibrate the model first")
+    return calibrations.load_calibration(connection, run.calibration)
+
+
+def _check_evidence(posed: Posed, evidence: ModelEvidence) -> None:
+    """Say what a calibration lacks for a target, as a user's pack with a weight scheme of its own may."""
+    method = posed.settings.weights
+    known: set[tuple[str, Scheme | None]] = {(w.tensor, w.scheme) for w in evidence.weights if w.method == method}
+    for plan in posed.constraints.slots.values():
+        if plan.role == "weight" and plan.scheme is not None and (plan.tensor, plan.scheme) not in known:
+            raise StatisticsError(
+                f"no scales of this scheme are stored for a weight ({plan.scheme})",
+                plan.tensor,
+                "use a weight scheme of a shipped target in the rule pack",
+            )

@@ -1,0 +1,171 @@
+"""What a user asks a stored run, as JSON and as text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+RESIZED = "nearest_interp_v2_3.tmp_0"
+"""The first input of ppocr4_det's only concat."""
+CONCAT = "p2o.Concat.1"
+"""That concat's output."""
+
+
+def test_share_names_all_tensors_of_a_concat(cli: Cli, calibrated: Path) -> None:
+    answer = cli("share", RESIZED, "--run", "mse", "--json").json
+    assert set(answer) == {
+        "schema", "tensor", "run", "group", "state", "reason", "scale", "offset", "tensors", "slots",
+    }  # fmt: skip
+    assert {CONCAT, RESIZED, "p2o.Add.277", "nearest_interp_v2_4.tmp_0", "nearest_interp_v2_5.tmp_0"} <= set(
+        answer["tensors"]
+    )
+    assert {"p2o.Concat.0:in:0", "p2o.Concat.0:out:0"} <= set(answer["slots"])
+    assert (answer["tensor"], answer["run"]) == (RESIZED, "r1")
+    other = cli("share", CONCAT, "--run", "r1", "--json").json
+    assert (other["group"], other["scale"], other["offset"]) == (answer["group"], answer["scale"], answer["offset"])
+
+
+def test_why_is_a_chain_from_one_tensor_to_the_other_with_rule_op_and_source(cli: Cli, calibrated: Path) -> None:
+    answer = cli("why", RESIZED, "p2o.Add.277", "--run", "mse", "--json").json
+    assert answer["shared"] is True
+    path = answer["path"]
+    assert all(set(edge) == {"kind", "rule", "op", "op_type", "from", "to", "source"} for edge in path)
+    assert all(before["to"] == after["from"] for before, after in itertools.pairwise(path))
+    assert [edge["op_type"] for edge in path if edge["kind"] == "same"] == ["Concat", "Concat"]
+    assert all(edge["rule"] is None and edge["source"] is None for edge in path if edge["kind"] == "tensor")
+    text = cli("why", RESIZED, "p2o.Add.277", "--run", "mse").stdout
+    assert "p2o.Concat.0" in text
+    assert "CONCATENATION" in text
+
+
+def test_why_of_tensors_that_do_not_share_says_so_and_why_not_what_would_have_to_change(
+    cli: Cli, calibrated: Path
+) -> None:
+    answer = cli("why", "x", CONCAT, "--run", "mse", "--json").json
+    assert (answer["shared"], answer["path"]) == (False, [])
+    assert cli("why-not", "x", CONCAT, "--run", "mse", "--json").json["shared"] is False
+    assert cli("why-not", "x", CONCAT, "--run", "mse").stdout
+
+
+def test_groups_hold_every_quantized_slot_once(cli: Cli, calibrated: Path) -> None:
+    groups = cli("groups", "mse", "--json").json["groups"]
+    slots = [slot for group in groups for slot in group["slots"]]
+    assert len(slots) == len(set(slots)) > 300
+    assert all({"id", "tensors", "slots", "scale", "offset"} <= set(group) for group in groups)
+    assert any(len(group["tensors"]) == 1 for group in groups)
+    by_cost = cli("groups", "mse", "--by-cost", "--json").json["groups"]
+    prices = [group["price_db"] for group in by_cost if group["price_db"] is not None]
+    assert prices == sorted(prices, reverse=True)
+    assert prices[0] > 0
+    assert sorted(group["id"] for group in by_cost) == sorted(group["id"] for group in groups)
+
+
+def test_every_float_tensor_is_quantized_or_excluded_with_a_reason(cli: Cli, calibrated: Path) -> None:
+    tensors = cli("scales", "mse", "--json").json["tensors"]
+    for name, tensor in tensors.items():
+        assert (tensor["scale"] is not None) or tensor["reason"], name
+    assert tensors["sigmoid_0.tmp_0"]["state"] == "FIXED"
+    assert tensors["sigmoid_0.tmp_0"]["scale"] == 1 / 256
+    assert isinstance(tensors["mobile_one_block_0.w_0"]["scale"], list) if "mobile_one_block_0.w_0" in tensors else True
+
+
+def test_diff_of_two_observers_ranks_scales_by_damage_and_mirrors(cli: Cli, calibrated: Path) -> None:
+    assert cli("solve", "mse", "--target", "tflite", "--observer", "minmax", "--name", "minmax").code == 0
+    there = cli("diff", "minmax", "mse", "--json").json
+    back = cli("diff", "mse", "minmax", "--json").json
+    assert set(there) == {"schema", "a", "b", "settings", "scales", "groups", "states", "requantize"}
+    assert there["scales"]
+    damages = [scale["damage_db"] for scale in there["scales"]]
+    assert damages == sorted(damages, reverse=True)
+    mirrored = {scale["tensor"]: scale for scale in back["scales"]}
+    for scale in there["scales"]:
+        assert mirrored[scale["tensor"]]["a"] == scale["b"]
+        assert mirrored[scale["tensor"]]["damage_db"] == -scale["damage_db"]
+    same = cli("diff", "mse", "mse", "--exit-code", "--json")
+    assert (same.code, same.json["scales"], same.json["settings"]) == (0, [], {})
+    assert cli("diff", "minmax", "mse", "--exit-code").code == 1
+
+
+def test_runs_and_show_tell_what_is_stored(cli: Cli, calibrated: Path) -> None:
+    runs = cli("runs", "--json").json["runs"]
+    assert [(run["run"], run["name"], run["target"], run["observer"]) for run in runs] == [
+        ("r1", "mse", "tflite", "mse")
+    ]
+    shown = cli("show", "mse", "--json").json
+    assert shown["statistics"]
+    tensor = cli("show", "mse", "--tensor", CONCAT, "--json").json["statistics"]
+    assert tensor["samples"] == 32
+    assert tensor["minimum"] < tensor["maximum"]
+
+
+def test_targets_and_observers_are_listed_without_a_database(cli: Cli, tmp_path: Path) -> None:
+    assert {"tflite", "onnxruntime"} <= {target["target"] for target in cli("targets", "--json").json["targets"]}
+    assert {"minmax", "mse"} <= {observer["observer"] for observer in cli("observers", "--json").json["observers"]}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_analyze_answers_about_structure_before_any_data(cli: Cli, ppocr4_det: Path) -> None:
+    answer = cli("analyze", ppocr4_det, "--target", "tflite", "--json").json
+    assert answer["run"] == "r1"
+    shared = cli("share", CONCAT, "--run", "latest", "--json").json
+    assert shared["scale"] is None
+    assert RESIZED in shared["tensors"]
+    assert cli("why", RESIZED, CONCAT, "--run", "r1", "--json").json["shared"] is True
+
+
+HEAVY = ("torch", "onnxruntime", "numba", "networkx", "numpy", "alembic", "onnx")
+
+BLOCKED = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            raise ImportError("imported " + name)
+sys.meta_path.insert(0, Refuse())
+from qgraph.cli.main import main
+main(sys.argv[1:])
+"""
+
+QUERIES = [
+    ["share", CONCAT, "--run", "mse"],
+    ["why", RESIZED, CONCAT, "--run", "mse"],
+    ["why-not", "x", CONCAT, "--run", "mse"],
+    ["groups", "mse", "--by-cost"],
+    ["scales", "mse"],
+    ["show", "mse"],
+    ["runs"],
+    ["diff", "mse", "mse"],
+    ["targets"],
+    ["observers"],
+    ["db", "check"],
+]
+
+
+@pytest.mark.parametrize("command", QUERIES, ids=lambda command: command[0])
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_queries_import_no_heavy_library(calibrated: Path, command: list[str], form: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *command, *form],
+        cwd=calibrated.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    if form:
+        assert json.loads(done.stdout)["schema"] == 1
+    else:
+        assert done.stdout
+
+
+def test_output_piped_to_head_ends_quietly(calibrated: Path) -> None:
+    command = f"{sys.executable} -m qgraph scales mse | head -1"
+    done = subprocess.run(command, shell=True, cwd=calibrated.parent, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1

@@ -1,0 +1,131 @@
+"""A calibration killed at any point continues, and ends bit-identical to one that was never interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Cli
+
+TARGET = ["--target", "tflite", "--observer", "mse"]
+
+
+def counted(database: Path) -> int:
+    """Samples that a database holds, asked from outside while another process writes."""
+    if not database.exists():
+        return 0
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)
+    try:
+        row = connection.execute("SELECT COALESCE(MAX(samples), 0) FROM calibrations").fetchone()
+    except sqlite3.OperationalError:  # the tables are not there yet
+        return 0
+    finally:
+        connection.close()
+    return int(row[0])
+
+
+def statistics_of(database: Path) -> dict[str, bytes]:
+    connection = sqlite3.connect(database)
+    rows = dict(connection.execute("SELECT tensor, blob FROM statistics").fetchall())
+    connection.close()
+    return rows
+
+
+def start(model: Path, data: Path, folder: Path) -> subprocess.Popen[str]:
+    arguments = ["calibrate", str(model), "--data", str(data), "--checkpoint-every", "0", *TARGET, "--json"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "qgraph", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_when(process: subprocess.Popen[str], database: Path, samples: int) -> None:
+    deadline = time.monotonic() + 120
+    while counted(database) < samples:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_at_a_quarter_half_and_three_quarters_it_resumes_to_the_same_bits(
+    cli: Cli, calibrated_session: Path, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
+) -> None:
+    database = tmp_path / "qgraph.db"
+    for samples in (8, 16, 24):
+        kill_when(start(ppocr4_det, ocr_photos, tmp_path), database, samples)
+        assert counted(database) < 32
+    before = counted(database)
+    answer = cli("calibrate", ppocr4_det, "--data", ocr_photos, *TARGET, "--json").json
+    assert answer["status"] == "complete"
+    assert (answer["samples"], answer["resumed_from"], answer["inferences"]) == (32, before, 32 - before)
+    assert before >= 24
+    assert statistics_of(database) == statistics_of(calibrated_session)
+    scales = cli("scales", "latest", "--json").json["tensors"]
+    assert scales == cli("scales", "mse", "--db", calibrated_session, "--json").json["tensors"]
+    assert cli("calibrate", ppocr4_det, "--data", ocr_photos, *TARGET, "--json").json["inferences"] == 0
+
+
+def test_a_partial_calibration_is_marked_and_not_solved_unless_told(
+    cli: Cli, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
+) -> None:
+    kill_when(start(ppocr4_det, ocr_photos, tmp_path), tmp_path / "qgraph.db", 4)
+    refused = cli("solve", "c1", *TARGET)
+    assert refused.code == 2
+    assert "partial" in refused.stderr
+    assert cli("solve", "c1", *TARGET, "--allow-partial", "--json").json["run"] == "r1"
+
+
+def test_a_calibration_that_a_live_process_holds_is_refused_with_its_name(
+    cli: Cli, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
+) -> None:
+    process = start(ppocr4_det, ocr_photos, tmp_path)
+    try:
+        while counted(tmp_path / "qgraph.db") < 1:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGSTOP)
+        refused = cli("calibrate", ppocr4_det, "--data", ocr_photos, *TARGET)
+        assert refused.code == 2
+        assert str(process.pid) in refused.stderr
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.communicate()
+
+
+def test_an_unfinished_sibling_is_named_with_the_field_that_differs(
+    cli: Cli, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
+) -> None:
+    kill_when(start(ppocr4_det, ocr_photos, tmp_path), tmp_path / "qgraph.db", 2)
+    other = cli("calibrate", ppocr4_det, "--data", ocr_photos, "--steps", 3, "--json")
+    assert other.json["calibration"] == "c2"
+    (line,) = [line for line in other.stderr.splitlines() if "c1" in line]
+    assert "steps" in line
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_data_in_parts_counted_one_after_the_other_merges_to_the_same_bits(
+    calibrated_session: Path, ppocr4_det: Path, ocr_photos: Path, shards: int
+) -> None:
+    import qgraph
+
+    samples = np.load(ocr_photos)["x"]
+    with qgraph.open("sqlite://") as database:
+        parts = [database.calibrate(ppocr4_det, {"x": part}) for part in np.array_split(samples, shards)]
+        merged = parts[0].statistics()
+        for part in parts[1:]:
+            merged = merged | part.statistics()
+    assert json.dumps(sorted(merged)) == json.dumps(sorted(statistics_of(calibrated_session)))

@@ -1,0 +1,107 @@
+"""Real models and photographs, made once per session, and the command line as a function."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mobilenet_v2 as mobilenet_example
+import numpy as np
+import pytest
+from package_file import package_file
+from photographs import INPUTS, photographs
+
+from qgraph.cli.main import run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: exit code and both streams."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as the one JSON document that it must be."""
+        return json.loads(self.stdout)
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run a command in `tmp_path`, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QGRAPH_DB", raising=False)
+
+    def call(*arguments: object) -> Result:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return call
+
+
+def write_photographs(path: Path, model: str, *, count: int, size: int, skip: int = 0) -> Path:
+    np.savez(path, allow_pickle=False, **{INPUTS[model][0]: photographs(model, count=count, size=size, skip=skip)})
+    return path
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that keeps the session's models, data and databases. Read it, copy from it, do not write to it."""
+    return tmp_path_factory.mktemp("real")
+
+
+@pytest.fixture(scope="session")
+def ppocr4_det(real: Path) -> Path:
+    """PP-OCRv4's text detector."""
+    source = package_file("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx")
+    return Path(shutil.copyfile(source, real / "ppocr4_det.onnx"))
+
+
+@pytest.fixture(scope="session")
+def mobilenet_v2(real: Path) -> Path:
+    """MobileNetV2 with its ImageNet weights."""
+    mobilenet_example.write_onnx(real / "mobilenet_v2.onnx")
+    return real / "mobilenet_v2.onnx"
+
+
+@pytest.fixture(scope="session")
+def ocr_photos(real: Path) -> Path:
+    """32 photographs for `ppocr4_det`, 96x96."""
+    return write_photographs(real / "ocr_photos.npz", "ppocr4_det", count=32, size=96)
+
+
+@pytest.fixture(scope="session")
+def imagenet_photos(real: Path) -> Path:
+    """32 photographs for `mobilenet_v2`, 224x224."""
+    return write_photographs(real / "imagenet_photos.npz", "mobilenet_v2", count=32, size=224)
+
+
+@pytest.fixture(scope="session")
+def calibrated_session(real: Path, ppocr4_det: Path, ocr_photos: Path) -> Path:
+    """A database with ppocr4_det calibrated on all photographs, and one run named ``mse`` for tflite."""
+    path = real / "calibrated.db"
+    arguments = ["calibrate", ppocr4_det, "--data", ocr_photos, "--db", path, "--target", "tflite"]
+    assert run([*map(str, arguments), "--observer", "mse", "--name", "mse", "--json"]) == 0
+    return path
+
+
+@pytest.fixture
+def calibrated(calibrated_session: Path, tmp_path: Path) -> Path:
+    """A copy of that database, in the current folder of `cli`, under the default name."""
+    with sqlite3.connect(calibrated_session) as source, sqlite3.connect(tmp_path / "qgraph.db") as target:
+        source.backup(target)
+    source.close()
+    target.close()
+    return tmp_path / "qgraph.db"

@@ -1,0 +1,111 @@
+"""The rooms import what the design allows, and nothing else."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qgraph
+
+PACKAGE = Path(qgraph.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FOUNDATION = {"errors", "tqc"}
+PLAIN = {"errors", "tqc", "ir.elements", "ir.slots", "constraints.model", "calib.evidence", "solve.run"}
+"""Modules of plain data: they import no third party, so every room may use them."""
+
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), set()),
+    "tqc": (FOUNDATION, set()),
+    "ir": (FOUNDATION, {"networkx", "onnx", "onnx_ir", "onnxscript", "numpy"}),
+    "constraints": (FOUNDATION | {"ir"}, set()),
+    "calib": (FOUNDATION | {"ir"}, {"numpy", "numba", "torch", "onnx", "onnxruntime"}),
+    "solve": (FOUNDATION | {"ir", "constraints", "calib"}, {"torch"}),
+    "store": (PLAIN, {"sqlalchemy", "alembic"}),
+    "formats": (PLAIN | {"ir"}, {"onnx", "numpy"}),
+    "analysis": (FOUNDATION | {"ir", "constraints", "calib", "solve", "formats"}, {"numpy", "onnx", "onnxruntime"}),
+    "api": ({""}, {"numpy"}),
+    "cli": ({""}, {"typer", "rich"}),
+}
+"""Per room: what it may import inside qgraph ("" is everything), and which third parties."""
+
+ONE_MODULE_ONLY = {
+    "networkx": "ir/graph.py",
+    "numba": "calib/kernels.py",
+    "alembic": "store/migrate.py",
+}
+"""Heavy or replaceable libraries that exactly one module knows."""
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def inside(name: str, allowed: set[str]) -> bool:
+    """Whether a dotted name below qgraph lies in one of the allowed rooms or modules."""
+    return "" in allowed or any(
+        name == room or name.startswith(f"{room}.") or room.startswith(f"{name}.") for room in allowed
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_its_row_allows(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        rooms, third_parties = {""}, set[str]()
+    else:
+        rooms, third_parties = ALLOWED[room]
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "qgraph":
+            assert not rest or inside(rest, rooms | {room}), f"{path} imports {name}"
+        else:
+            assert top in third_parties | sys.stdlib_module_names, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(("library", "owner"), ONE_MODULE_ONLY.items())
+def test_only_one_module_knows_a_heavy_library(library: str, owner: str) -> None:
+    knowing = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        if any(name.partition(".")[0] == library for name in imports(path))
+    ]
+    assert knowing == [owner]
+
+
+def test_room_inits_are_empty() -> None:
+    assert [
+        path for path in MODULES if path.name == "__init__.py" and path.parent != PACKAGE and path.read_text()
+    ] == []
+
+
+def test_modules_of_plain_data_import_no_third_party() -> None:
+    for name in PLAIN:
+        path = PACKAGE / f"{name.replace('.', '/')}.py"
+        assert {n.partition(".")[0] for n in imports(path)} <= {"qgraph", *sys.stdlib_module_names}
+
+
+def test_importing_qgraph_is_lazy() -> None:
+    heavy = ("qgraph.", "numpy", "torch", "sqlalchemy")
+    code = f"import sys, qgraph; print([m for m in sys.modules if m.startswith({heavy})])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_module_outgrows_its_purpose() -> None:
+    assert [path for path in MODULES if len(path.read_text().splitlines()) > 450] == []
