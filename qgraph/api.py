@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -179,10 +178,10 @@ class Database:
 
     def diff(self, a: str, b: str) -> Answer:
         """Tell what differs from run `a` to run `b`."""
-        from qgraph.analysis.diff import diff  # only this question needs it
+        from qgraph.analysis.diff import as_json, diff  # only this question needs it
 
         first, second = self.run(a), self.run(b)
-        return {"a": first.id, "b": second.id, **asdict(diff(first.data(), second.data()))}
+        return {"a": first.id, "b": second.id, **as_json(diff(first.data(), second.data()))}
 
 
 class Calibration:

@@ -26,8 +26,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "store": (PLAIN, {"sqlalchemy", "alembic"}),
     "formats": (PLAIN | {"ir"}, {"onnx", "numpy"}),
     "analysis": (FOUNDATION | {"ir", "constraints", "calib", "solve", "formats"}, {"numpy", "onnx", "onnxruntime"}),
-    "api": ({""}, {"numpy"}),
+    "jobs": ({""}, set()),
+    "api": ({""}, set()),
     "cli": ({""}, {"typer", "rich"}),
+    "__main__": ({"cli"}, set()),
 }
 """Per room: what it may import inside qgraph ("" is everything), and which third parties."""
 

@@ -21,6 +21,9 @@ from qgraph.calib.kernels import cpu_features
 from qgraph.errors import DataError, ModelError
 
 PROVIDER = "CPUExecutionProvider"
+THREADS = 1
+"""Of one inference: with more, results would depend on their number."""
+
 _FATAL_ONLY = 4
 
 
@@ -57,6 +60,7 @@ class OnnxRunner:
                 "version": onnxruntime.__version__,
                 "provider": PROVIDER,
                 "level": "basic",
+                "threads": str(THREADS),
                 "cpu": cpu_features(),
             }
         )
@@ -108,7 +112,7 @@ def _session(model: bytes, folder: Path | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = _FATAL_ONLY
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = THREADS
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     try:

@@ -12,7 +12,7 @@ multiplicity, so `merge` is exact, associative and commutative, and `EMPTY_STATI
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -171,6 +171,26 @@ def _merge_extreme(
     if a == b:
         return a, a_count + b_count
     return (a, a_count) if sign * a < sign * b else (b, b_count)
+
+
+def repeated(statistics: TensorStatistics, times: int) -> TensorStatistics:
+    """Statistics of the same values seen `times` times, samples included.
+
+    Args:
+        times: at least 1.
+    """
+    return replace(
+        statistics,
+        counts=statistics.counts * times,
+        zeros=statistics.zeros * times,
+        nan=statistics.nan * times,
+        positive_infinities=statistics.positive_infinities * times,
+        negative_infinities=statistics.negative_infinities * times,
+        samples=statistics.samples * times,
+        minimum_count=statistics.minimum_count * times,
+        maximum_count=statistics.maximum_count * times,
+        atoms=tuple((value, count * times) for value, count in statistics.atoms),
+    )
 
 
 def condition(statistics: TensorStatistics) -> QuantizationState | None:

@@ -37,8 +37,8 @@ def runs(db: Db = DEFAULT_DATABASE, *, json: Json = False) -> None:
                 run["model"],
                 run["calibration"],
                 run["samples"],
-                run["target"],
-                run["observer"],
+                run["settings"]["target"],
+                run["settings"]["observer"],
                 str(run["settings"]["force_overlap"]).lower(),
                 run["created"],
             )

@@ -141,6 +141,7 @@ def _is_made(slot: str) -> bool:
 
 
 Steps = dict[str, list[Step]]
+"""By slot, the steps that begin there. Their edges still point the way they were stored."""
 
 
 def _steps(joined: Iterable[Edge], between: Iterable[Barrier]) -> Steps:
@@ -148,17 +149,17 @@ def _steps(joined: Iterable[Edge], between: Iterable[Barrier]) -> Steps:
     steps: Steps = {}
     for edge in joined:
         steps.setdefault(edge.a, []).append(Step(edge.a, edge.b, edge, None))
-        steps.setdefault(edge.b, []).append(_reversed(Step(edge.a, edge.b, edge, None)))
+        steps.setdefault(edge.b, []).append(Step(edge.b, edge.a, edge, None))
     for barrier in between:
-        step = Step(barrier.a, barrier.b, barrier.edge, barrier.reason)
-        steps.setdefault(barrier.a, []).append(step)
-        steps.setdefault(barrier.b, []).append(_reversed(step))
+        steps.setdefault(barrier.a, []).append(Step(barrier.a, barrier.b, barrier.edge, barrier.reason))
+        steps.setdefault(barrier.b, []).append(Step(barrier.b, barrier.a, barrier.edge, barrier.reason))
     return steps
 
 
-def _reversed(step: Step) -> Step:
-    edge = None if step.edge is None else replace(step.edge, a=step.edge.b, b=step.edge.a)
-    return Step(step.b, step.a, edge, step.barrier)
+def _along(step: Step, a: str, b: str) -> Step:
+    """The step, with its edge pointing from `a` to `b`."""
+    edge = None if step.edge is None else replace(step.edge, a=a, b=b)
+    return Step(a, b, edge, step.barrier)
 
 
 def _rank(step: Step) -> tuple[str, bool, str, str]:
@@ -174,8 +175,9 @@ def _shortest(steps: Steps, a: str, b: str) -> tuple[Step, ...] | None:
     while frontier and goal not in came and goal != start:
         following = []
         for slot in frontier:
-            for step in sorted(steps.get(slot, ()), key=_rank):
-                if step.b != start and step.b not in came:
+            new = [step for step in steps.get(slot, ()) if step.b != start and step.b not in came]
+            for step in sorted(new, key=_rank):
+                if step.b not in came:
                     came[step.b] = step
                     following.append(step.b)
         frontier = following
@@ -187,5 +189,5 @@ def _shortest(steps: Steps, a: str, b: str) -> tuple[Step, ...] | None:
         backwards.append(came[slot])
         slot = came[slot].a
     if a == start:
-        return tuple(reversed(backwards))
-    return tuple(_reversed(step) for step in backwards)
+        return tuple(_along(step, step.a, step.b) for step in reversed(backwards))
+    return tuple(_along(step, step.b, step.a) for step in backwards)

@@ -23,8 +23,8 @@ class Problem:
         consumers: per tensor edge, the slot that reads it.
         ties: the two slots of each `same` constraint whose schemes are equal.
         passes: per tie, whether a pass-through op made it.
-        is_value: per slot, whether a value begins there: a graph input, a constant, or an output that is not tied to
-            an input of its own op.
+        is_made: per slot, whether it makes a tensor: an op's output, a graph input or a constant.
+        is_value: per slot, whether a value begins there: it makes a tensor, and is not tied to an input of its own op.
         fixed: by slot, the parameters that the target prescribes (all of them, if it contradicts itself).
     """
 
@@ -34,6 +34,7 @@ class Problem:
     consumers: list[int]
     ties: list[tuple[int, int]]
     passes: list[bool]
+    is_made: list[bool]
     is_value: list[bool]
     fixed: dict[int, set[Parameters]]
 
@@ -69,6 +70,7 @@ def number(constraints: Constraints) -> Problem:
     scheme = [numbers.setdefault(constraints.slots[slot].scheme, len(numbers)) for slot in slots]
     ties = [(place[tie.a], place[tie.b], tie.pass_through) for tie in constraints.same]
     tied = {b for _, b, _ in ties}
+    is_made = [_is_made(slot) for slot in slots]
     joined = [(a, b, passes) for a, b, passes in ties if scheme[a] == scheme[b]]
     fixed: dict[int, set[Parameters]] = {}
     for entry in constraints.fixed:
@@ -81,13 +83,13 @@ def number(constraints: Constraints) -> Problem:
         consumers=[place[edge.consumer] for edge in constraints.tensors],
         ties=[(a, b) for a, b, _ in joined],
         passes=[passes for _, _, passes in joined],
-        is_value=[is_producer(slot) and i not in tied for i, slot in enumerate(slots)],
+        is_made=is_made,
+        is_value=[made and i not in tied for i, made in enumerate(is_made)],
         fixed=fixed,
     )
 
 
-def is_producer(slot: str) -> bool:
-    """Whether a tensor is made at the slot: an op's output, a graph input or a constant."""
+def _is_made(slot: str) -> bool:
     op, side, _ = parts(slot)
     return (side == "out") if op is not None else (side != "out")
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from qgraph.constraints.explain import requantize_reason, why
-from qgraph.constraints.families import Problem, find_families, is_producer, number
+from qgraph.constraints.families import Problem, find_families, number
 from qgraph.constraints.model import (
     Constraints,
     Edge,
@@ -80,14 +80,17 @@ def _same_edge(tie: Same) -> Edge:
 
 def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> list[Group]:
     members: dict[int, list[str]] = {}
-    for slot, root in zip(problem.slots, roots, strict=True):
+    masters: dict[int, str] = {}
+    for slot, root, made in zip(problem.slots, roots, problem.is_made, strict=True):
         members.setdefault(root, []).append(slot)
+        if made:
+            masters.setdefault(root, slot)
     fixed = {entry.slot: entry for entry in reversed(constraints.fixed)}
     derived = {entry.slot: entry for entry in constraints.derived}
-    tensors = _tensors_by_slot(constraints.slots)
+    tensors = _tensors_by_slot(constraints.slots, problem)
     groups = []
-    for slots in members.values():
-        master = next((slot for slot in slots if is_producer(slot)), slots[0])
+    for root, slots in members.items():
+        master = masters.get(root, slots[0])
         scheme = constraints.slots[master].scheme
         assert scheme is not None
         groups.append(
@@ -104,12 +107,13 @@ def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> lis
     return groups
 
 
-def _tensors_by_slot(plans: Mapping[str, SlotPlan]) -> dict[str, str]:
+def _tensors_by_slot(plans: Mapping[str, SlotPlan], problem: Problem) -> dict[str, str]:
     """For each quantized tensor the slot where it is made or, if it is not quantized there, read first."""
     speakers: dict[str, str] = {}
-    for slot, plan in sorted(plans.items()):
-        if plan.scheme is not None and (is_producer(slot) or plan.tensor not in speakers):
-            speakers[plan.tensor] = slot
+    for slot, made in zip(problem.slots, problem.is_made, strict=True):
+        tensor = plans[slot].tensor
+        if made or tensor not in speakers:
+            speakers[tensor] = slot
     return {slot: tensor for tensor, slot in speakers.items()}
 
 

@@ -24,7 +24,7 @@ def constrain(graph: Graph, pack: RulePack) -> Constraints:
     target = aim(graph.structure, pack)
     plans = plan_slots(target)
     quantized = [op for op in target.wiring.ops if op.name not in target.part.float_reasons]
-    ties = {tie for op in quantized for tie in _ties(op, target, plans)}
+    ties = [tie for op in quantized for tie in _ties(op, target, plans)]
     return Constraints(
         target=pack.name,
         version=pack.version,

@@ -23,9 +23,8 @@ from qgraph.ir.elements import Op
 from qgraph.ir.fold_affine import fold_affine
 from qgraph.ir.fold_constants import fold_constants
 from qgraph.ir.onnx_light import MINIMUM_IR_VERSION, convert_opset, infer_shapes
-from qgraph.ir.onnx_structure import STANDARD_DOMAINS, data_inputs, op_names, standard_opset
+from qgraph.ir.onnx_structure import data_inputs, op_names, standard_opset
 from qgraph.ir.onnx_tensors import elements, inline, is_external
-from qgraph.ir.onnx_walk import all_nodes
 from qgraph.ir.order import topological
 
 TARGET_OPSET = 13
@@ -52,8 +51,6 @@ def normalise(model: onnx.ModelProto, folder: Path, which: str) -> tuple[onnx.Mo
     Raises:
         ModelError: the opset cannot be raised, or the libraries cannot read a part of the model.
     """
-    for entry in (*model.opset_import, *all_nodes(model)):
-        entry.domain = "" if entry.domain in STANDARD_DOMAINS else entry.domain
     for tensor in model.graph.initializer:
         if is_external(tensor) and elements(tensor) <= INLINE_ELEMENTS:
             inline(tensor, folder)

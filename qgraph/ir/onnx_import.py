@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from qgraph.errors import ModelError, NotFoundError
 from qgraph.ir.elements import Structure, Tensor
 from qgraph.ir.fingerprint import fingerprint
 from qgraph.ir.normalise import normalise, sort_nodes
 from qgraph.ir.onnx_light import check
-from qgraph.ir.onnx_structure import data_inputs, read_ops, read_structure, standard_opset
+from qgraph.ir.onnx_structure import STANDARD_DOMAINS, data_inputs, read_ops, read_structure, standard_opset
 from qgraph.ir.onnx_tensors import check_data, read_array
-from qgraph.ir.onnx_walk import all_tensors, has_sparse
+from qgraph.ir.onnx_walk import all_nodes, all_tensors, has_sparse, texts
 from qgraph.ir.validate import validate
 
 OLDEST_OPSET = 10
@@ -92,6 +93,7 @@ def _load(path: Path) -> ImportedModel:
     model = _read(path)
     which = str(path)
     _check_support(model, which)
+    _unify_domains(model)
     for tensor in all_tensors(model):
         check_data(tensor, path.parent)
     connections = _connections(model)
@@ -152,8 +154,21 @@ def _check_support(model: onnx.ModelProto, which: str) -> None:
         raise ModelError(f"opset {opset} is too new", which, cure)
     if not model.graph.node:
         raise ModelError("the model's graph has no ops", which, EXPORT_AGAIN)
+    if not all(isinstance(text, str) for text in texts(model)):
+        raise ModelError("a name that is not UTF-8", which, EXPORT_AGAIN)
     if has_sparse(model):
         raise ModelError("sparse weights are not supported", which, "store the weights as dense tensors")
+
+
+def _unify_domains(model: onnx.ModelProto) -> None:
+    """Write the standard domain as ``""`` everywhere; it may also be called ``ai.onnx``."""
+    version = standard_opset(model)
+    others = [entry for entry in model.opset_import if entry.domain not in STANDARD_DOMAINS]
+    model.ClearField("opset_import")
+    model.opset_import.extend([helper.make_opsetid("", version), *others])
+    for node in all_nodes(model):
+        if node.domain == "ai.onnx":
+            node.domain = ""
 
 
 def _connections(model: onnx.ModelProto) -> Structure:

@@ -71,7 +71,8 @@ def convert_opset(model: onnx.ModelProto, version: int, which: str) -> onnx.Mode
         ModelError: the converter cannot.
     """
     try:
-        converted = onnx.version_converter.convert_version(light(model), version)
+        # With ranks known the converter needs no detours: a Softmax over the last axis stays one op.
+        converted = onnx.version_converter.convert_version(_inferred(light(model)), version)
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"onnx cannot convert the model to opset {version}",
@@ -97,14 +98,19 @@ def convert_opset(model: onnx.ModelProto, version: int, which: str) -> onnx.Mode
 
 
 def infer_shapes(model: onnx.ModelProto) -> None:
-    """Write what onnx's shape inference finds into the model's `value_info`; nothing where it fails."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(light(model), data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        # Shapes are only a help: a model that onnx cannot follow is analysed without them.
-        return
+    """Write what onnx's shape inference finds into the model's `value_info`."""
+    inferred = _inferred(light(model))
     graph = model.graph
     own = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
     found = [value for value in inferred.graph.value_info if value.name not in own]
     graph.ClearField("value_info")
     graph.value_info.extend(found)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with inferred shapes, or as it is: a model that onnx cannot follow is analysed without them."""
+    try:
+        result: onnx.ModelProto = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return model
+    return result

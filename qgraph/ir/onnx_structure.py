@@ -90,6 +90,8 @@ def _excluded(node: onnx.NodeProto, not_tensors: set[str]) -> str | None:
         return "custom op that ONNX does not define"
     if bodies(node):
         return "control flow"
+    if node.op_type == "Constant":
+        return "constant that the model returns"
     if not_tensors and not not_tensors.isdisjoint((*node.input, *node.output)):
         return "sequence, optional or map values"
     return None

@@ -124,8 +124,23 @@ def check_data(tensor: onnx.TensorProto, folder: Path) -> None:
         raise ModelError("a tensor of unknown type", f"{tensor.name}: {tensor.data_type}", "update onnx")
     if any(dim < 0 for dim in tensor.dims):
         raise ModelError("a tensor with a negative dimension", f"{tensor.name}: {tuple(tensor.dims)}", "export again")
-    if is_external(tensor):
+    which = f"{tensor.name}: {dtype_name(tensor.data_type)} {tuple(tensor.dims)}"
+    if tensor.data_type == onnx.TensorProto.STRING:
+        fits = not is_external(tensor) and len(tensor.string_data) == elements(tensor)
+    elif is_external(tensor):
         external_range(tensor, folder)
-    elif tensor.HasField("raw_data") and len(tensor.raw_data) != size_in_bytes(tensor):
-        what = f"a tensor whose {len(tensor.raw_data)} bytes do not fill its shape"
-        raise ModelError(what, f"{tensor.name}: {tuple(tensor.dims)}", "export the model again")
+        fits = True
+    elif tensor.HasField("raw_data"):
+        fits = len(tensor.raw_data) == size_in_bytes(tensor)
+    else:
+        fits = _is_readable(tensor)
+    if not fits:
+        raise ModelError("a tensor whose data does not fill its shape", which, "export the model again")
+
+
+def _is_readable(tensor: onnx.TensorProto) -> bool:
+    try:
+        numpy_helper.to_array(tensor)
+    except (TypeError, ValueError):
+        return False
+    return True

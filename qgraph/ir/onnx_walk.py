@@ -57,6 +57,26 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from body.initializer
 
 
+def texts(model: onnx.ModelProto) -> Iterator[str]:
+    """All names in a model. Those that are not UTF-8 come as bytes: that is how protobuf hands them out."""
+    graphs = [model.graph, *(body for node in all_nodes(model) for body in bodies(node))]
+    for graph in graphs:
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield value.name
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        yield graph.name
+    for entry in model.opset_import:
+        yield entry.domain
+    for function in model.functions:
+        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
+    for node in all_nodes(model):
+        yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+    for tensor in all_tensors(model):
+        yield tensor.name
+
+
 def has_sparse(model: onnx.ModelProto) -> bool:
     """Whether any weight is stored as a sparse tensor."""
     return bool(model.graph.sparse_initializer) or any(
@@ -67,17 +87,17 @@ def has_sparse(model: onnx.ModelProto) -> bool:
 
 
 def captured(node: onnx.NodeProto) -> tuple[str, ...]:
-    """Names that the bodies of a node read from outside, in the order of their first use.
+    """Names that the bodies of a node read from outside, sorted.
 
     ::
 
         If(cond)                      captured: x
           └─ then: y = Relu(x)        y is the body's own
     """
-    found: dict[str, None] = {}
+    found: set[str] = set()
     pending: list[tuple[onnx.GraphProto, tuple[frozenset[str], ...]]] = [(body, ()) for body in bodies(node)]
     while pending:
-        body, enclosing = pending.pop(0)
+        body, enclosing = pending.pop()
         own = frozenset(
             [value.name for value in body.input]
             + [tensor.name for tensor in body.initializer]
@@ -87,6 +107,6 @@ def captured(node: onnx.NodeProto) -> tuple[str, ...]:
         used = [name for inner in body.node for name in inner.input] + [value.name for value in body.output]
         for name in used:
             if name and not any(name in scope for scope in scopes):
-                found.setdefault(name)
+                found.add(name)
         pending += [(nested, scopes) for inner in body.node for nested in bodies(inner)]
-    return tuple(found)
+    return tuple(sorted(found))

@@ -19,8 +19,6 @@ from qgraph.tqc import QuantizationState, Scheme, to_float32
 Problem = tuple[tuple[str, ...], Scheme]
 """Tensors that are solved together, sorted, and how they are quantized."""
 
-_UNKNOWN = (QuantizationState.NEVER_RUN, QuantizationState.EMPTY)
-
 
 @dataclass(frozen=True, slots=True)
 class Calibration:

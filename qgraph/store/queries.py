@@ -83,8 +83,8 @@ def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Ans
     found = [
         {
             "id": row.group_id,
-            "tensors": tensors[row.group_id],
-            "slots": slots[row.group_id],
+            "tensors": tensors.get(row.group_id, []),
+            "slots": slots.get(row.group_id, []),
             **_parameters(row),
             "price_db": row.price_db,
         }

@@ -144,7 +144,7 @@ def test_a_full_disk_while_spooling_is_one_line(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("qgraph.calib.data.npy.write_array", full)
-    with pytest.raises(DataError, match="cannot be spooled.*No space left"):
+    with pytest.raises(DataError, match=r"cannot be spooled.*No space left"):
         source.census()
     source.close()
 

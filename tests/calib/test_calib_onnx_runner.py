@@ -46,7 +46,7 @@ def test_the_environment_says_what_the_bits_depend_on(tmp_path: Path) -> None:
     assert environment["runtime"] == "onnxruntime"
     assert environment["version"] == onnxruntime.__version__
     assert environment["level"] == "basic"
-    assert sorted(environment) == ["cpu", "level", "provider", "runtime", "version"]
+    assert sorted(environment) == ["cpu", "level", "provider", "runtime", "threads", "version"]
 
 
 def test_data_that_the_model_cannot_take_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from qgraph.calib.statistics import (
     condition,
     empty_statistics,
     merge,
+    repeated,
     same_statistics,
     statistics_of,
 )
@@ -44,6 +45,14 @@ def test_nothing_is_the_identity(a: TensorStatistics) -> None:
 def test_merging_equals_counting_all_values_together(a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
     together = statistics_of(np.concatenate([a, b]), ATOMS, samples=2)
     assert same_statistics(merge(statistics_of(a, ATOMS), statistics_of(b, ATOMS)), together)
+
+
+@given(STATISTICS, st.integers(1, 4))
+def test_repeating_equals_merging_with_oneself(a: TensorStatistics, times: int) -> None:
+    merged = empty_statistics(ATOMS)
+    for _ in range(times):
+        merged = merge(merged, a)
+    assert same_statistics(repeated(a, times), merged)
 
 
 @given(activations())

@@ -1,6 +1,7 @@
 """The mse observer against a literal search over scales and zero points on the raw values."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from qgraph.calib.observers.observe import observe
-from qgraph.calib.statistics import TensorStatistics, merge, repeated, statistics_of
+from qgraph.calib.statistics import TensorStatistics, merge, statistics_of
 from qgraph.tqc import Scheme, scale_and_offset
 
 Values = NDArray[np.float32]
@@ -139,7 +140,13 @@ def test_sixteen_bits_are_not_coarser_than_the_range_asks_for() -> None:
 
 def test_a_far_outlier_of_many_values_is_clipped() -> None:
     calm = statistics_of(np.random.default_rng(6).standard_normal(COUNT))
-    statistics = merge(repeated(calm, 100_000), statistics_of([1000.0]))
+    crowd = replace(
+        calm,
+        counts=calm.counts * 100_000,
+        minimum_count=calm.minimum_count * 100_000,
+        maximum_count=calm.maximum_count * 100_000,
+    )
+    statistics = merge(crowd, statistics_of([1000.0]))
     (found,) = observe("mse", [statistics], [scheme(8)])
     assert found is not None
     assert found[0] * 127 < 10

@@ -32,7 +32,7 @@ def small_model(tmp_path: Path) -> Path:
         [helper.make_node("Conv", ["x", "w"], ["y"], "conv")],
         "small",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, 4, 4])],
         [weight],
     )
     onnx.save(

@@ -50,7 +50,7 @@ def test_one_pass_serves_every_target_and_observer_without_the_model(
         assert {t["bits"] for t in quantized.values()} <= {8, 32}
         assert all(np.all(np.asarray(t["scale"]) > 0) for t in quantized.values())
         coverage = cli("show", run, "--json").json
-        assert coverage["target"] == target
+        assert coverage["settings"]["target"] == target
     hidden.rename(model)
     samples = np.load(data)
     for target in TARGETS:

@@ -42,7 +42,7 @@ def activations(model: ImportedModel, feed: dict[str, Array]) -> dict[str, Array
 
 
 def by_ranges(model: ImportedModel, values: dict[str, Array]) -> dict[str, P]:
-    """A scale from the range of every float tensor, and per channel from that of every convolution's weight."""
+    """A scale from the range of every tensor and operand, and per channel from that of every convolution's weight."""
 
     def of(value: Array) -> P:
         scale, offset = scale_and_offset(float(value.min()), float(value.max()), UINT8)
@@ -54,6 +54,9 @@ def by_ranges(model: ImportedModel, values: dict[str, Array]) -> dict[str, P]:
     for op in model.structure.ops:
         slots |= {f"{op.name}:out:{i}": made[name] for i, name in enumerate(op.outputs) if name in made}
         slots |= {f"{op.name}:in:{i}": made[name] for i, name in enumerate(op.inputs) if name in made}
+        if op.type in ("Add", "Mul", "Div", "MatMul"):
+            operands = {i: name for i, name in enumerate(op.inputs) if name is not None and name not in made}
+            slots |= {f"{op.name}:in:{i}": of(model.constant(name)) for i, name in operands.items()}
         if op.type == "Conv" and op.inputs[1] is not None:
             largest = np.abs(model.constant(op.inputs[1])).max(axis=(1, 2, 3))
             slots[f"{op.name}:in:1"] = P(tuple(np.maximum(largest / 127, 1e-9).tolist()), 0, weight())

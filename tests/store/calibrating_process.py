@@ -42,7 +42,7 @@ def main(path: str, mode: str) -> None:
         if mode == "hold":
             time.sleep(60)
         if mode == "inside":
-            calibrations._replace_counted = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+            calibrations._replace_counted = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         for samples in range(claim.calibration.samples + 1, SAMPLES + 1):
             claim.checkpoint(statistics_after(samples), counted_after(samples), samples=samples, inferences=samples)
             time.sleep(0.02 if mode == "slow" else 0)

@@ -88,8 +88,13 @@ def test_the_identity_decides_whether_a_calibration_is_new_resumed_or_complete(d
 def test_every_field_of_the_identity_counts() -> None:
     base = CalibrationIdentity("f", "d", "p", 1, 2, "r", "c")
     others = [
-        replace(base, **{name: None if name != "model" else "g"})
-        for name in base.__dataclass_fields__  # type: ignore[arg-type]
+        replace(base, model="g"),
+        replace(base, data=None),
+        replace(base, preprocessing=None),
+        replace(base, steps=None),
+        replace(base, batch_size=None),
+        replace(base, runner=None),
+        replace(base, capability=None),
     ]
     assert len({base.digest, *(other.digest for other in others)}) == 8
     assert replace(base, steps=None, batch_size=1).digest != replace(base, steps=1, batch_size=None).digest
