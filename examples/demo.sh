@@ -19,6 +19,6 @@ run qgraph calibrate ppocr4_det.onnx --data photos.npz --target tflite --observe
 run qgraph groups mse --by-cost --top 8
 run qgraph why nearest_interp_v2_3.tmp_0 p2o.Add.277 --run mse
 run qgraph solve mse --target tflite --observer minmax --name minmax
-run qgraph diff minmax mse --top 8
+run qgraph diff mse minmax --top 8
 run qgraph export mse --format qdq -o ppocr4_det.int8.onnx
 run qgraph verify mse --data others.npz
