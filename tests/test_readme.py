@@ -1,0 +1,74 @@
+"""Every command of the README runs, in its order, on a model that has the README's names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Cli
+from onnx import TensorProto, helper, numpy_helper
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with model.onnx (two convolutions, concatenated), samples.npz and others.npz."""
+    random = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(random.normal(size=(4, 3, 3, 3)).astype(np.float32), f"w{i}") for i in (1, 2)]
+    nodes = [
+        helper.make_node("Conv", ["input", "w1"], ["conv1_out"], "conv1"),
+        helper.make_node("Conv", ["input", "w2"], ["conv2_out"], "conv2"),
+        helper.make_node("Concat", ["conv1_out", "conv2_out"], ["joined"], "concat", axis=1),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("input", ["n", 3, 8, 8]), ("joined", ["n", 8, 6, 6]))
+    ]
+    graph = helper.make_graph(nodes, "readme", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    for name in ("samples", "others"):
+        np.savez(tmp_path / f"{name}.npz", input=random.normal(size=(4, 3, 8, 8)).astype(np.float32))
+    return tmp_path
+
+
+def test_every_command_of_the_readme_runs_in_its_order(cli: Cli, project: Path) -> None:
+    commands = [line.split("#")[0] for block in blocks("sh") for line in block.splitlines()]
+    qgraph_commands = [shlex.split(line)[1:] for line in commands if line.startswith("qgraph ")]
+    assert len(qgraph_commands) >= 11
+    for command in qgraph_commands:
+        result = cli(*command)
+        assert result.code == 0, (command, result.stderr)
+        assert result.stdout
+    assert (project / "model.int8.onnx").exists()
+
+
+def test_the_other_commands_of_the_readme_are_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = re.findall(r"^(?:\w+=\S+ )*make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
+    assert set(used) == {"demo", "test"} <= targets
+
+
+def test_the_python_of_the_readme_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {"data": "samples.npz"})  # our own text
+    assert onnx.load(project / "model.int8.onnx").graph.node
+
+
+def test_every_command_has_help_with_an_example(cli: Cli) -> None:
+    commands = "analyze calibrate solve runs show groups scales share why why-not diff export verify targets observers"
+    for command in [*([name] for name in commands.split()), ["db", "check"], ["db", "upgrade"], ["db", "stats"]]:
+        result = cli(*command, "--help")
+        assert result.code == 0
+        assert f"Example: qgraph {' '.join(command)}" in " ".join(result.stdout.split()).replace("│ ", "")
