@@ -17,7 +17,7 @@ STATES = (
 
 VIEWS = {
     "slot_scales": """
-        SELECT q.run_id, t.name AS tensor, s.name AS slot, q.represents, q.role, q.state,
+        SELECT q.run_id, q.slot_id, t.name AS tensor, s.name AS slot, q.represents, q.role, q.state,
                q.scale, q."offset", q.scales, q.offsets,
                c.bits, c.signed, c.symmetric, c.quant_min, c.quant_max, c.axis, c.power_of_two,
                g.group_id, m.name AS master, q.reason, q.noise_db, q.own_noise_db, q.price_db
@@ -25,19 +25,19 @@ VIEWS = {
         JOIN slots s ON s.id = q.slot_id
         JOIN tensors t ON t.id = s.tensor_id
         LEFT JOIN run_schemes c ON c.run_id = q.run_id AND c.number = q.scheme
-        LEFT JOIN run_groups g ON g.run_id = q.run_id AND g.number = q.group_number
+        LEFT JOIN run_groups g ON g.id = q.group_row
         LEFT JOIN slots m ON m.id = q.master
     """,
     "tensor_scales": """
-        SELECT run_id, tensor, slot, role, state, scale, "offset", scales, offsets,
+        SELECT run_id, slot_id, tensor, slot, role, state, scale, "offset", scales, offsets,
                bits, signed, symmetric, quant_min, quant_max, axis, power_of_two,
                group_id, reason, noise_db, own_noise_db, price_db
         FROM slot_scales WHERE represents
     """,
     "group_members": """
-        SELECT q.run_id, g.group_id, s.name AS slot, t.name AS tensor, q.represents, q.state, q.price_db
+        SELECT g.run_id, g.group_id, s.name AS slot, t.name AS tensor, q.represents, q.state, q.price_db
         FROM tqcs q
-        JOIN run_groups g ON g.run_id = q.run_id AND g.number = q.group_number
+        JOIN run_groups g ON g.id = q.group_row
         JOIN slots s ON s.id = q.slot_id
         JOIN tensors t ON t.id = s.tensor_id
     """,
@@ -45,11 +45,11 @@ VIEWS = {
         SELECT g.run_id, g.group_id, s.name AS master, q.scale, q."offset", q.scales, q.offsets,
                c.bits, c.signed, c.symmetric,
                (SELECT count(*) FROM tqcs m
-                WHERE m.run_id = g.run_id AND m.group_number = g.number) AS slot_count,
+                WHERE m.group_row = g.id) AS slot_count,
                (SELECT count(*) FROM tqcs m
-                WHERE m.run_id = g.run_id AND m.group_number = g.number AND m.represents) AS tensor_count,
+                WHERE m.group_row = g.id AND m.represents) AS tensor_count,
                (SELECT max(m.price_db) FROM tqcs m
-                WHERE m.run_id = g.run_id AND m.group_number = g.number) AS price_db
+                WHERE m.group_row = g.id) AS price_db
         FROM run_groups g
         JOIN slots s ON s.id = g.master
         JOIN tqcs q ON q.run_id = g.run_id AND q.slot_id = g.master
@@ -62,7 +62,7 @@ VIEWS = {
         JOIN slots a ON a.id = e.a
         JOIN slots b ON b.id = e.b
         LEFT JOIN run_rules r ON r.run_id = e.run_id AND r.number = e.rule
-        LEFT JOIN run_groups g ON g.run_id = e.run_id AND g.number = e.group_number
+        LEFT JOIN run_groups g ON g.id = e.group_row
     """,
     "requantizes": """
         SELECT z.run_id, t.name AS tensor, s.name AS slot, p.name AS producer,
@@ -109,12 +109,12 @@ TABLES = (
     "runs",
     "slots",
     "statistics",
-    "edges",
     "events",
     "requantized",
     "run_groups",
     "run_rules",
     "run_schemes",
+    "edges",
     "tqcs",
 )
 
@@ -330,25 +330,6 @@ def _create_tables() -> None:
         sa.UniqueConstraint("calibration_id", "tensor", name=op.f("uq_statistics_calibration_id_tensor")),
     )
     op.create_table(
-        "edges",
-        sa.Column("run_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("a", sa.Integer(), nullable=False),
-        sa.Column("b", sa.Integer(), nullable=False),
-        sa.Column("strength", sa.Text(), nullable=True),
-        sa.Column("rule", sa.Integer(), nullable=True),
-        sa.Column("op", sa.Text(), nullable=True),
-        sa.Column("joined", sa.Boolean(), nullable=False),
-        sa.Column("group_number", sa.Integer(), nullable=True),
-        sa.CheckConstraint("kind IN ('same', 'tensor', 'fixed', 'derived', 'fused')", name=op.f("ck_edges_kind")),
-        sa.CheckConstraint("strength IN ('exact', 'required', 'preferred')", name=op.f("ck_edges_strength")),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_edges_run_id_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "position", name=op.f("pk_edges")),
-        sqlite_with_rowid=False,
-    )
-    op.create_index(op.f("ix_edges_run_id_group_number"), "edges", ["run_id", "group_number"], unique=False)
-    op.create_table(
         "events",
         sa.Column("run_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
@@ -367,15 +348,15 @@ def _create_tables() -> None:
     )
     op.create_table(
         "run_groups",
-        sa.Column("run_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("run_id", sa.Integer(), nullable=False),
         sa.Column("group_id", sa.Text(), nullable=False),
         sa.Column("master", sa.Integer(), nullable=False),
         sa.Column("scheme", sa.Integer(), nullable=False),
         sa.Column("fixed", sa.Text(), nullable=True),
         sa.Column("derived", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_run_groups_run_id_runs"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "number", name=op.f("pk_run_groups")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_run_groups")),
         sa.UniqueConstraint("run_id", "group_id", name=op.f("uq_run_groups_run_id_group_id")),
     )
     op.create_table(
@@ -403,6 +384,28 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("run_id", "number", name=op.f("pk_run_schemes")),
     )
     op.create_table(
+        "edges",
+        sa.Column("run_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("a", sa.Integer(), nullable=False),
+        sa.Column("b", sa.Integer(), nullable=False),
+        sa.Column("strength", sa.Text(), nullable=True),
+        sa.Column("rule", sa.Integer(), nullable=True),
+        sa.Column("op", sa.Text(), nullable=True),
+        sa.Column("joined", sa.Boolean(), nullable=False),
+        sa.Column("group_row", sa.Integer(), nullable=True),
+        sa.CheckConstraint("kind IN ('same', 'tensor', 'fixed', 'derived', 'fused')", name=op.f("ck_edges_kind")),
+        sa.CheckConstraint("strength IN ('exact', 'required', 'preferred')", name=op.f("ck_edges_strength")),
+        sa.ForeignKeyConstraint(
+            ["group_row"], ["run_groups.id"], name=op.f("fk_edges_group_row_run_groups"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_edges_run_id_runs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run_id", "position", name=op.f("pk_edges")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_edges_group_row"), "edges", ["group_row"], unique=False)
+    op.create_table(
         "tqcs",
         sa.Column("run_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("slot_id", sa.Integer(), nullable=False),
@@ -415,16 +418,19 @@ def _create_tables() -> None:
         sa.Column("scales", sa.Text(), nullable=True),
         sa.Column("offsets", sa.Text(), nullable=True),
         sa.Column("master", sa.Integer(), nullable=True),
-        sa.Column("group_number", sa.Integer(), nullable=True),
+        sa.Column("group_row", sa.Integer(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("noise_db", sa.Double(), nullable=True),
         sa.Column("own_noise_db", sa.Double(), nullable=True),
         sa.Column("price_db", sa.Double(), nullable=True),
         sa.CheckConstraint(f"state IN ({STATES})", name=op.f("ck_tqcs_state")),
+        sa.ForeignKeyConstraint(
+            ["group_row"], ["run_groups.id"], name=op.f("fk_tqcs_group_row_run_groups"), ondelete="CASCADE"
+        ),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_tqcs_run_id_runs"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["slot_id"], ["slots.id"], name=op.f("fk_tqcs_slot_id_slots"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_id", "slot_id", name=op.f("pk_tqcs")),
         sqlite_with_rowid=False,
     )
-    op.create_index(op.f("ix_tqcs_run_id_group_number"), "tqcs", ["run_id", "group_number"], unique=False)
+    op.create_index(op.f("ix_tqcs_group_row"), "tqcs", ["group_row"], unique=False)
     op.create_index(op.f("ix_tqcs_slot_id"), "tqcs", ["slot_id"], unique=False)

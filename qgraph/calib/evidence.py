@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from qgraph.tqc import Scheme
 
+METHODS = ("minmax", "mse")
+"""How the scale of a weight can be chosen."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeightSolution:
     """The scales of one weight for one scheme by one method.
 
     Attributes:
-        method: ``minmax`` or ``mse``.
+        method: one of `METHODS`.
         scale: one float32 per channel along ``scheme.axis``, or one in all.
         noise_db: noise power over signal power of the whole tensor, in dB.
     """

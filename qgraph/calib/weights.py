@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from qgraph.calib.evidence import BiasMagnitude, WeightSolution
+from qgraph.calib.evidence import METHODS, BiasMagnitude, WeightSolution
 from qgraph.calib.observers.error import decibels, row_sums, working_elements
 from qgraph.calib.observers.minmax import finish_scales
 from qgraph.calib.observers.mse import ladder, rounded_cost
@@ -23,9 +23,6 @@ from qgraph.calib.observers.threads import one_thread
 from qgraph.calib.statistics import as_float32
 from qgraph.errors import ModelError, NotFoundError, UsageError
 from qgraph.tqc import FLOAT32_TINY, Scheme
-
-METHODS = ("minmax", "mse")
-"""How the scale of a weight can be chosen."""
 
 BLOCK = 4096
 """Values that are summed in one run."""

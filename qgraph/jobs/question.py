@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from qgraph.calib.evidence import METHODS
 from qgraph.calib.observers.catalog import entry_of, resolve_parameters
 from qgraph.constraints.grouping import solve_groups
 from qgraph.constraints.model import Constraints, Grouping
 from qgraph.constraints.pack import load_pack
 from qgraph.constraints.rules import constrain
-from qgraph.errors import UsageError
+from qgraph.errors import NotFoundError
 from qgraph.ir.elements import Structure
 from qgraph.ir.graph import Graph
 from qgraph.solve.run import Parameter, RunSettings
-
-WEIGHT_METHODS = ("minmax", "mse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +32,6 @@ class Question:
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
     weights: str | None = None
 
-    def settings(self, target: str, version: str) -> RunSettings:
-        """The settings as stored, every default resolved.
-
-        Raises:
-            NotFoundError: the observer or one of its parameters does not exist.
-        """
-        if self.observer is None:
-            return RunSettings(target, version, self.force_overlap)
-        entry = entry_of(self.observer)
-        weights = self.weights or ("minmax" if entry.name == "minmax" else "mse")
-        if weights not in WEIGHT_METHODS:
-            raise UsageError("unknown weight method", weights, f"use {' or '.join(WEIGHT_METHODS)}")
-        parameters = resolve_parameters(entry, self.parameters)
-        return RunSettings(target, version, self.force_overlap, entry.name, parameters, weights)
-
 
 @dataclass(frozen=True, slots=True)
 class Posed:
@@ -58,13 +42,31 @@ class Posed:
     grouping: Grouping
 
 
+def settings_of(question: Question) -> RunSettings:
+    """The settings as they are stored, every default resolved.
+
+    Raises:
+        NotFoundError: the target, the observer or one of its parameters does not exist.
+        PackError: the rule pack is not valid.
+    """
+    pack = load_pack(question.target)
+    if question.observer is None:
+        return RunSettings(pack.name, pack.version, question.force_overlap)
+    entry = entry_of(question.observer)
+    weights = question.weights or ("minmax" if entry.name == "minmax" else "mse")
+    if weights not in METHODS:
+        raise NotFoundError.among("method for weights", weights, METHODS, f"use {' or '.join(METHODS)}")
+    parameters = resolve_parameters(entry, question.parameters)
+    return RunSettings(pack.name, pack.version, question.force_overlap, entry.name, parameters, weights)
+
+
 def pose(structure: Structure, question: Question) -> Posed:
     """Apply a target's rules to a model and solve its groups.
 
     Raises:
-        NotFoundError, PackError, ConflictError: unknown target or observer, bad pack, contradicting constraints.
+        NotFoundError, PackError: as `settings_of`.
+        ConflictError: the constraints contradict each other; it has all of the contradictions.
     """
-    pack = load_pack(question.target)
-    settings = question.settings(pack.name, pack.version)
-    constraints = constrain(Graph(structure), pack)
+    settings = settings_of(question)
+    constraints = constrain(Graph(structure), load_pack(question.target))
     return Posed(settings, constraints, solve_groups(constraints, force_overlap=question.force_overlap))

@@ -10,7 +10,7 @@ from qgraph.calib import plan as planning
 from qgraph.calib.codec import decode
 from qgraph.errors import StatisticsError, UsageError
 from qgraph.ir.onnx_import import load_model
-from qgraph.jobs.question import Posed, Question, pose
+from qgraph.jobs.question import Posed, Question, pose, settings_of
 from qgraph.solve.solver import solve as solve_run
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database
@@ -55,6 +55,9 @@ def solve(
         if record.status == CalibrationStatus.PARTIAL and not allow_partial:
             cure = "run the same qgraph calibrate to finish it, or add --allow-partial"
             raise StatisticsError("the calibration is partial", f"{record.id} ({record.samples} samples)", cure)
+        stored = runs.find_run(connection, record.model, record.id, settings_of(question))
+        if stored is not None and name in (None, stored.name):
+            return stored.id
         structure = models.load_structure(connection, record.model)
         evidence = load_evidence(connection, record.model)
         blobs = calibrations.load_statistics(connection, record.id)

@@ -1,7 +1,7 @@
 """Noise: what quantization does to a tensor, defined once for every price and damage that is named.
 
 The noise of a quantizer Q on a tensor is Σ count · E[(x − Q(x))²] / Σ count · x² over its stored distribution, in dB
-within ±200. It is lower where it is better: −40 dB is a signal-to-noise ratio of 40 dB.
+within ±140. It is lower where it is better: −40 dB is a signal-to-noise ratio of 40 dB.
 """
 
 from __future__ import annotations

@@ -71,12 +71,12 @@ def _states(connection: sa.Connection) -> list[Finding]:
     """Configs whose state does not go with their group, their master or their scale."""
     slave = tqcs.c.state == QuantizationState.SLAVE.value
     unquantized = tqcs.c.state == QuantizationState.FP32.value
-    known_group = sa.exists().where(run_groups.c.run_id == tqcs.c.run_id, run_groups.c.number == tqcs.c.group_number)
+    known_group = sa.exists().where(run_groups.c.run_id == tqcs.c.run_id, run_groups.c.id == tqcs.c.group_row)
     contradictions = {
         "is SLAVE without a master": slave & tqcs.c.master.is_(None),
         "has a master but is not SLAVE": ~slave & tqcs.c.master.is_not(None),
-        "is FP32 but in a group": unquantized & tqcs.c.group_number.is_not(None),
-        "is in a group that the run does not have": tqcs.c.group_number.is_not(None) & ~known_group,
+        "is FP32 but in a group": unquantized & tqcs.c.group_row.is_not(None),
+        "is in a group that the run does not have": tqcs.c.group_row.is_not(None) & ~known_group,
         "has a scale without an offset": tqcs.c.scale.is_not(None) & tqcs.c.offset.is_(None),
     }
     named = sa.select(tqcs.c.run_id, slots.c.name).join(slots)

@@ -18,8 +18,10 @@ from qgraph.errors import NotFoundError
 from qgraph.store import views
 from qgraph.store.encoding import decode_optional
 from qgraph.store.records import RunRecord
+from qgraph.store.references import number_of
 from qgraph.store.run_reading import read_edges, read_events
 from qgraph.store.runs import list_runs, resolve_run, row_of
+from qgraph.store.tables import slots, tensors
 
 Answer = dict[str, Any]
 
@@ -50,8 +52,8 @@ def tensor(connection: sa.Connection, run: str, name: str) -> Answer:
     record = resolve_run(connection, run)
     view = views.slot_scales
     _tensor_row(connection, record, name)
-    query = sa.select(view).where(view.c.run_id == row_of(record), view.c.tensor == name)
-    slots = [
+    query = sa.select(view).where(*_on_tensor(view, record, name))
+    configs = [
         {
             "slot": row.slot,
             "role": row.role,
@@ -67,7 +69,7 @@ def tensor(connection: sa.Connection, run: str, name: str) -> Answer:
         }
         for row in connection.execute(query.order_by(sa.desc(view.c.represents), view.c.slot))
     ]
-    return {"run": record.id, "tensor": name, "slots": slots}
+    return {"run": record.id, "tensor": name, "slots": configs}
 
 
 def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Answer:
@@ -78,13 +80,13 @@ def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Ans
     """
     record = resolve_run(connection, run)
     number = row_of(record)
-    tensors, slots = _members(connection, number)
+    on_tensors, members = _members(connection, number)
     view = views.shared_groups
     found = [
         {
             "id": row.group_id,
-            "tensors": tensors.get(row.group_id, []),
-            "slots": slots.get(row.group_id, []),
+            "tensors": on_tensors.get(row.group_id, []),
+            "slots": members.get(row.group_id, []),
             **_parameters(row),
             "price_db": row.price_db,
         }
@@ -103,7 +105,7 @@ def scales(connection: sa.Connection, run: str) -> Answer:
     record = resolve_run(connection, run)
     number = row_of(record)
     view = views.tensor_scales
-    tensors = {
+    found = {
         row.tensor: {
             "state": row.state,
             **_parameters(row),
@@ -119,7 +121,7 @@ def scales(connection: sa.Connection, run: str) -> Answer:
         for row in connection.execute(sa.select(again).where(again.c.run_id == number))
     ]
     requantize.sort(key=lambda item: item["slot"])
-    return {"run": record.id, "tensors": dict(sorted(tensors.items())), "requantize": requantize}
+    return {"run": record.id, "tensors": dict(sorted(found.items())), "requantize": requantize}
 
 
 def share(connection: sa.Connection, run: str, name: str) -> Answer:
@@ -133,7 +135,8 @@ def share(connection: sa.Connection, run: str, name: str) -> Answer:
     """
     record = resolve_run(connection, run)
     row = _tensor_row(connection, record, name)
-    tensors, slots = _members(connection, row_of(record), row.group_id) if row.group_id is not None else ({}, {})
+    grouped = row.group_id is not None
+    on_tensors, members = _members(connection, row_of(record), row.group_id) if grouped else ({}, {})
     return {
         "tensor": name,
         "run": record.id,
@@ -141,8 +144,8 @@ def share(connection: sa.Connection, run: str, name: str) -> Answer:
         "state": row.state,
         "reason": row.reason,
         **_parameters(row),
-        "tensors": tensors.get(row.group_id, []),
-        "slots": slots.get(row.group_id, []),
+        "tensors": on_tensors.get(row.group_id, []),
+        "slots": members.get(row.group_id, []),
     }
 
 
@@ -173,16 +176,15 @@ def slot_of(connection: sa.Connection, run: str, name: str) -> str:
     """
     record = resolve_run(connection, run)
     view = views.slot_scales
-    by_slot = sa.select(view.c.slot).where(view.c.run_id == row_of(record), view.c.slot == name)
-    found = connection.scalar(by_slot)
+    found = connection.scalar(sa.select(view.c.slot).where(*_at_slot(view, record, name)))
     return str(found) if found is not None else str(_tensor_row(connection, record, name).slot)
 
 
 def group_of(connection: sa.Connection, run: str, slot: str) -> str | None:
     """The id of the group that a slot is in; None if it is in none."""
     view = views.slot_scales
-    number = row_of(resolve_run(connection, run))
-    found = connection.scalar(sa.select(view.c.group_id).where(view.c.run_id == number, view.c.slot == slot))
+    record = resolve_run(connection, run)
+    found = connection.scalar(sa.select(view.c.group_id).where(*_at_slot(view, record, slot)))
     return None if found is None else str(found)
 
 
@@ -233,12 +235,30 @@ def _states(connection: sa.Connection, view: sa.TableClause, record: RunRecord) 
 
 def _tensor_row(connection: sa.Connection, record: RunRecord, name: str) -> sa.Row[Any]:
     view = views.tensor_scales
-    mine = view.c.run_id == row_of(record)
-    row = connection.execute(sa.select(view).where(mine, view.c.tensor == name)).one_or_none()
+    row = connection.execute(sa.select(view).where(*_on_tensor(view, record, name))).one_or_none()
     if row is None:
-        known = connection.scalars(sa.select(view.c.tensor).where(mine))
+        known = connection.scalars(sa.select(view.c.tensor).where(view.c.run_id == row_of(record)))
         raise NotFoundError.among("tensor", name, known, f"see qgraph scales {record.id}")
     return row
+
+
+Conditions = tuple[sa.ColumnElement[bool], ...]
+
+
+def _on_tensor(view: sa.TableClause, record: RunRecord, tensor_name: str) -> Conditions:
+    """The rows of a run on one tensor. By their slot's id: by name, SQLite would read the whole run."""
+    found = sa.select(slots.c.id).join(tensors).where(tensors.c.name == tensor_name)
+    return _of_slots(view, record, found.where(tensors.c.model_id == number_of("m", record.model)))
+
+
+def _at_slot(view: sa.TableClause, record: RunRecord, slot: str) -> Conditions:
+    """The row of a run at one slot."""
+    found = sa.select(slots.c.id).where(slots.c.name == slot, slots.c.model_id == number_of("m", record.model))
+    return _of_slots(view, record, found)
+
+
+def _of_slots(view: sa.TableClause, record: RunRecord, found: sa.Select[int]) -> Conditions:
+    return (view.c.run_id == row_of(record), view.c.slot_id.in_(found))
 
 
 def _members(
@@ -249,13 +269,17 @@ def _members(
     query = sa.select(view.c.group_id, view.c.slot, view.c.tensor, view.c.represents).where(view.c.run_id == run)
     if group is not None:
         query = query.where(view.c.group_id == group)
-    tensors: dict[str, list[str]] = defaultdict(list)
-    slots: dict[str, list[str]] = defaultdict(list)
+    on_tensors: dict[str, list[str]] = defaultdict(list)
+    members: dict[str, list[str]] = defaultdict(list)
     for group_id, slot, on_tensor, represents in connection.execute(query):
-        slots[group_id].append(slot)
+        members[group_id].append(slot)
         if represents:
-            tensors[group_id].append(on_tensor)
-    return {key: sorted(found) for key, found in tensors.items()}, {key: sorted(found) for key, found in slots.items()}
+            on_tensors[group_id].append(on_tensor)
+    return _sorted(on_tensors), _sorted(members)
+
+
+def _sorted(lists: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {key: sorted(found) for key, found in lists.items()}
 
 
 def _parameters(row: sa.Row[Any]) -> Answer:

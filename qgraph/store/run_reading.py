@@ -25,6 +25,12 @@ from qgraph.store.tables import (
 )
 from qgraph.tqc import QuantizationState, Scheme, TqcRecord
 
+_TQC_COLUMNS = (
+    "slot_id", "role", "state", "scheme", "scale", "offset", "scales", "offsets", "master", "group_row", "reason",
+    "noise_db", "own_noise_db",
+)  # fmt: skip
+_STATES = {state.value: state for state in QuantizationState}
+
 SlotNames = Mapping[int, tuple[str, str]]
 """Slot ids, each with the names of the slot and of its tensor."""
 
@@ -33,25 +39,26 @@ def read_tqcs(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple
     """All configs of a run, sorted by slot."""
     schemes = _schemes(connection, run_id)
     groups = _group_ids(connection, run_id)
-    rows = connection.execute(sa.select(tqcs).where(tqcs.c.run_id == run_id))
+    query = sa.select(*(tqcs.c[column] for column in _TQC_COLUMNS)).where(tqcs.c.run_id == run_id)
     found = []
-    for row in rows:
-        slot, tensor = names[row.slot_id]
-        scale, offset = _joined(row)
+    # Unpacked by position: there can be a million of them.
+    for (
+        slot_id, role, state, scheme, scale, offset, scales, offsets, master, group, reason, noise, own_noise,
+    ) in connection.execute(query):  # fmt: skip
+        one = scale is not None
         found.append(
             TqcRecord(
-                slot=slot,
-                tensor=tensor,
-                role=row.role,
-                state=QuantizationState(row.state),
-                scheme=None if row.scheme is None else schemes[row.scheme],
-                scale=scale,
-                offset=offset,
-                master=None if row.master is None else names[row.master][0],
-                group=None if row.group_number is None else groups[row.group_number],
-                reason=row.reason,
-                noise_db=row.noise_db,
-                own_noise_db=row.own_noise_db,
+                *names[slot_id],
+                role,
+                _STATES[state],
+                None if scheme is None else schemes[scheme],
+                (scale,) if one else decode_optional(scales),
+                (offset,) if one else decode_optional(offsets),
+                None if master is None else names[master][0],
+                None if group is None else groups[group],
+                reason,
+                noise,
+                own_noise,
             )
         )
     return tuple(sorted(found, key=lambda tqc: tqc.slot))
@@ -90,12 +97,14 @@ def read_edges(
         .join(a, a.c.id == edges.c.a)
         .join(b, b.c.id == edges.c.b)
         .outerjoin(run_rules, (run_rules.c.run_id == edges.c.run_id) & (run_rules.c.number == edges.c.rule))
-        .where(edges.c.run_id == run_id, edges.c.joined == joined)
+        .where(edges.c.joined == joined)
     )
-    if group_id is not None:
+    if group_id is None:
+        query = query.where(edges.c.run_id == run_id)
+    else:  # a group is of one run; naming the run too would make SQLite read all of it
         of_group = (run_groups.c.run_id == run_id) & (run_groups.c.group_id == group_id)
-        number = sa.select(run_groups.c.number).where(of_group).scalar_subquery()
-        query = query.where(edges.c.group_number == number)
+        query = query.where(edges.c.group_row == connection.scalar(sa.select(run_groups.c.id).where(of_group)))
+    rows = sorted(connection.execute(query), key=lambda row: row.position)
     return tuple(
         Edge(
             kind=Kind(row.kind),
@@ -107,7 +116,7 @@ def read_edges(
             strength=None if row.strength is None else Strength(row.strength),
             source=row.source,
         )
-        for row in connection.execute(query.order_by(edges.c.position))
+        for row in rows
     )
 
 
@@ -132,34 +141,28 @@ def _schemes(connection: sa.Connection, run_id: int) -> dict[int, Scheme]:
 
 
 def _group_ids(connection: sa.Connection, run_id: int) -> dict[int, str]:
-    query = sa.select(run_groups.c.number, run_groups.c.group_id).where(run_groups.c.run_id == run_id)
-    return {row.number: row.group_id for row in connection.execute(query)}
-
-
-def _joined(row: sa.Row[Any]) -> tuple[tuple[float, ...] | None, tuple[int, ...] | None]:
-    if row.scale is not None:
-        return (row.scale,), (row.offset,)
-    return decode_optional(row.scales), decode_optional(row.offsets)
+    query = sa.select(run_groups.c.id, run_groups.c.group_id).where(run_groups.c.run_id == run_id)
+    return {row.id: row.group_id for row in connection.execute(query)}
 
 
 def _read_groups(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple[Group, ...]:
     schemes = _schemes(connection, run_id)
     members: dict[int, list[str]] = defaultdict(list)
     named: dict[int, list[str]] = defaultdict(list)
-    query = sa.select(tqcs.c.group_number, tqcs.c.slot_id, tqcs.c.represents).where(
-        tqcs.c.run_id == run_id, tqcs.c.group_number.is_not(None)
+    query = sa.select(tqcs.c.group_row, tqcs.c.slot_id, tqcs.c.represents).where(
+        tqcs.c.run_id == run_id, tqcs.c.group_row.is_not(None)
     )
     for number, slot_id, represents in connection.execute(query):
         slot, tensor = names[slot_id]
         members[number].append(slot)
         if represents:
             named[number].append(tensor)
-    rows = connection.execute(sa.select(run_groups).where(run_groups.c.run_id == run_id).order_by(run_groups.c.number))
+    rows = connection.execute(sa.select(run_groups).where(run_groups.c.run_id == run_id).order_by(run_groups.c.id))
     return tuple(
         Group(
             id=row.group_id,
-            slots=tuple(sorted(members[row.number])),
-            tensors=tuple(sorted(named[row.number])),
+            slots=tuple(sorted(members[row.id])),
+            tensors=tuple(sorted(named[row.id])),
             master=names[row.master][0],
             scheme=schemes[row.scheme],
             fixed=None if row.fixed is None else Fixed(**_prescribed(row.fixed)),

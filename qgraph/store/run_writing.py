@@ -1,6 +1,6 @@
 """A solved run as rows. `qgraph.store.run_reading` restores it exactly.
 
-Inside a run, schemes, rules and groups are numbered and slots are written as their ids, so that a million configs
+Inside a run, schemes and rules are numbered and slots are written as their ids, so that a million configs
 stay small. What follows from other values is not stored twice: the members of a group are the configs with its
 number, and its tensors are those of the members that represent a tensor.
 """
@@ -18,7 +18,7 @@ from qgraph.constraints.model import Derived, Edge, Fixed, Group
 from qgraph.errors import StoreError
 from qgraph.ir.slots import parts
 from qgraph.solve.run import RunData
-from qgraph.store.bulk import insert_rows
+from qgraph.store.bulk import insert_rows, next_id
 from qgraph.store.encoding import encode, encode_optional
 from qgraph.store.evidence import SCHEME_FIELDS, scheme_values
 from qgraph.store.tables import (
@@ -46,14 +46,14 @@ _TQC_COLUMNS = (
     "scales",
     "offsets",
     "master",
-    "group_number",
+    "group_row",
     "reason",
     "noise_db",
     "own_noise_db",
     "price_db",
 )
-_GROUP_COLUMNS = ("run_id", "number", "group_id", "master", "scheme", "fixed", "derived")
-_EDGE_COLUMNS = ("run_id", "position", "kind", "a", "b", "strength", "rule", "op", "joined", "group_number")
+_GROUP_COLUMNS = ("id", "run_id", "group_id", "master", "scheme", "fixed", "derived")
+_EDGE_COLUMNS = ("run_id", "position", "kind", "a", "b", "strength", "rule", "op", "joined", "group_row")
 
 
 class _Numbering(dict[Any, int]):
@@ -112,9 +112,9 @@ def write_run(connection: sa.Connection, run_id: int, model: int, run: RunData, 
     chosen = representatives(run)
     numbers = _number(connection, run_id, model, run)
     try:
+        _write_groups(connection, run.grouping.groups, numbers)
         _write_tqcs(connection, run, chosen, numbers)
         _write_edges(connection, run.grouping.joined, candidates, numbers)
-        _write_groups(connection, run.grouping.groups, numbers)
         _write_requantizes(connection, run, numbers)
     except KeyError as error:
         raise _contradiction(f"its model has no slot {error.args[0]}") from error
@@ -137,7 +137,7 @@ def _number(connection: sa.Connection, run_id: int, model: int, run: RunData) ->
     for name, number, tensor in connection.execute(query):
         ids[name] = number
         tensor_of[name] = tensor
-    groups = {group.id: number for number, group in enumerate(run.grouping.groups)}
+    groups = {group.id: number for number, group in enumerate(run.grouping.groups, next_id(connection, run_groups))}
     slot_groups = {slot: groups[group.id] for group in run.grouping.groups for slot in group.slots}
     for tqc in run.tqcs:
         if tensor_of.get(tqc.slot) != tqc.tensor:
@@ -170,7 +170,9 @@ def _write_tqcs(connection: sa.Connection, run: RunData, chosen: Mapping[str, st
             tqc.price_db,
         )
 
-    insert_rows(connection, tqcs, _TQC_COLUMNS, (row(tqc) for tqc in run.tqcs))
+    # In the order of the table's key, so that the file grows at its end.
+    ordered = sorted(run.tqcs, key=lambda tqc: numbers.slots[tqc.slot])
+    insert_rows(connection, tqcs, _TQC_COLUMNS, (row(tqc) for tqc in ordered))
 
 
 def _split(scale: tuple[float, ...] | None, offset: tuple[int, ...] | None) -> tuple[object, object, object, object]:
@@ -210,8 +212,8 @@ def _rule(rule: str | None, op_type: str | None, source: str | None, numbers: _N
 def _write_groups(connection: sa.Connection, groups: Iterable[Group], numbers: _Numbers) -> None:
     rows = (
         (
-            numbers.run,
             numbers.groups[group.id],
+            numbers.run,
             group.id,
             numbers.slots[group.master],
             numbers.schemes[group.scheme],

@@ -295,8 +295,8 @@ run_rules = sa.Table(
 run_groups = sa.Table(
     "run_groups",
     metadata,
-    _key("run_id", "runs.id"),
-    _number("number"),
+    sa.Column("id", sa.Integer, primary_key=True),  # ascending in the order of the run
+    _reference("run_id", "runs.id"),
     _text("group_id"),  # digest of the members
     _integer("master"),  # a slot
     _integer("scheme"),
@@ -319,13 +319,13 @@ tqcs = sa.Table(
     _text("scales", nullable=True),  # JSON list, where there is not exactly one
     _text("offsets", nullable=True),
     _integer("master", nullable=True),  # a slot
-    _integer("group_number", nullable=True),
+    _reference("group_row", "run_groups.id", nullable=True),
     _text("reason", nullable=True),
     sa.Column("noise_db", Real, nullable=True),
     sa.Column("own_noise_db", Real, nullable=True),
     sa.Column("price_db", Real, nullable=True),  # the difference, kept because SQL cannot compute with NaN
     sa.Index(None, "slot_id"),
-    sa.Index(None, "run_id", "group_number"),
+    sa.Index(None, "group_row"),
     _one_of("state", QuantizationState),
     sqlite_with_rowid=False,
 )
@@ -342,8 +342,8 @@ edges = sa.Table(
     _integer("rule", nullable=True),
     _text("op", nullable=True),
     _boolean("joined"),  # otherwise it could have been, see `why-not`
-    _integer("group_number", nullable=True),
-    sa.Index(None, "run_id", "group_number"),
+    _reference("group_row", "run_groups.id", nullable=True),
+    sa.Index(None, "group_row"),
     _one_of("kind", Kind),
     _one_of("strength", Strength),
     sqlite_with_rowid=False,

@@ -27,7 +27,7 @@ from qgraph.store.tables import Real
 _REALS = frozenset({"scale", "noise_db", "own_noise_db", "price_db"})
 _BOOLEANS = frozenset({"represents", "signed", "symmetric", "power_of_two", "joined"})
 _INTEGERS = frozenset(
-    {"run_id", "offset", "bits", "quant_min", "quant_max", "axis", "position", "slot_count", "tensor_count"}
+    {"run_id", "offset", "bits", "quant_min", "quant_max", "axis", "position", "slot_id", "slot_count", "tensor_count"}
 )
 
 
@@ -48,12 +48,12 @@ _SCHEME = "bits signed symmetric quant_min quant_max axis power_of_two"
 
 slot_scales = _view(
     "slot_scales",
-    f"run_id tensor slot represents role state {_PARAMETERS} {_SCHEME} "
+    f"run_id slot_id tensor slot represents role state {_PARAMETERS} {_SCHEME} "
     "group_id master reason noise_db own_noise_db price_db",
 )
 tensor_scales = _view(
     "tensor_scales",
-    f"run_id tensor slot role state {_PARAMETERS} {_SCHEME} group_id reason noise_db own_noise_db price_db",
+    f"run_id slot_id tensor slot role state {_PARAMETERS} {_SCHEME} group_id reason noise_db own_noise_db price_db",
 )
 group_members = _view("group_members", "run_id group_id slot tensor represents state price_db")
 shared_groups = _view(

@@ -58,7 +58,7 @@ def test_quantizing_again_with_the_same_parameters_is_free(how: Quantizer) -> No
 def test_noise_is_finite_at_both_limits() -> None:
     how = Quantizer(0.5, 0, SYMMETRIC)
     statistics = [statistics_of([0.0]), statistics_of([0.5, -1.5]), statistics_of([1e-20]), EMPTY_STATISTICS]
-    assert noise_db(statistics, [how] * 4) == [-200.0, -200.0, 0.0, None]
+    assert noise_db(statistics, [how] * 4) == [-140.0, -140.0, 0.0, None]
     assert requantize_price_db(statistics, [how] * 4, [Quantizer(0.7, 0, SYMMETRIC)] * 4)[0] == 0.0
     assert requantize_price_db(statistics, [how] * 4, [how] * 4) == [0.0, 0.0, 0.0, None]
 
