@@ -251,8 +251,13 @@ class Run:
         return self._ask(queries.show)
 
     def tensor(self, name: str) -> Answer:
-        """All that the run says of one tensor, slot by slot."""
-        return self._ask(queries.tensor, name)
+        """All that the run says of one tensor, slot by slot, and the statistics that it was solved from."""
+        from qgraph.jobs.describing import describe_statistics  # loads numpy
+
+        return {
+            **self._ask(queries.tensor, name),
+            "statistics": describe_statistics(self._database.store(), self.id, name),
+        }
 
     def groups(self, *, by_cost: bool = False) -> Answer:
         """All groups that share scale and offset; `by_cost` lists the dearest first."""

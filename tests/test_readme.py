@@ -30,11 +30,9 @@ def project(tmp_path: Path) -> Path:
         helper.make_node("Conv", ["input", "w2"], ["conv2_out"], "conv2"),
         helper.make_node("Concat", ["conv1_out", "conv2_out"], ["joined"], "concat", axis=1),
     ]
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("input", ["n", 3, 8, 8]), ("joined", ["n", 8, 6, 6]))
-    ]
-    graph = helper.make_graph(nodes, "readme", ends[:1], ends[1:], weights)
+    source = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 8, 8])
+    target = helper.make_tensor_value_info("joined", TensorProto.FLOAT, ["n", 8, 6, 6])
+    graph = helper.make_graph(nodes, "readme", [source], [target], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "model.onnx")
     for name in ("samples", "others"):

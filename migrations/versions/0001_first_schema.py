@@ -57,7 +57,7 @@ VIEWS = {
     """,
     "reasons": """
         SELECT e.run_id, e.position, e.kind, a.name AS a, b.name AS b, r.rule, e.op, r.op_type, e.strength, r.source,
-               e.joined, g.group_id
+               g.group_id
         FROM edges e
         JOIN slots a ON a.id = e.a
         JOIN slots b ON b.id = e.b
@@ -393,7 +393,6 @@ def _create_tables() -> None:
         sa.Column("strength", sa.Text(), nullable=True),
         sa.Column("rule", sa.Integer(), nullable=True),
         sa.Column("op", sa.Text(), nullable=True),
-        sa.Column("joined", sa.Boolean(), nullable=False),
         sa.Column("group_row", sa.Integer(), nullable=True),
         sa.CheckConstraint("kind IN ('same', 'tensor', 'fixed', 'derived', 'fused')", name=op.f("ck_edges_kind")),
         sa.CheckConstraint("strength IN ('exact', 'required', 'preferred')", name=op.f("ck_edges_strength")),

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-PIPED_WIDTH = 240
-"""Columns when nobody looks: wide enough that names are not folded, so that grep finds them."""
+PIPED_WIDTH = 100_000
+"""Columns when nobody looks: nothing is folded, so that grep finds every name."""
 
 
 def console() -> Console:
@@ -46,7 +46,8 @@ def plain(value: object) -> object:
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """A table; columns whose name ends in a unit or counts are set right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    headed = any(columns)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=headed)
     for column in columns:
         numeric = column.endswith((" dB", "#")) or column in {"scale", "offset", "samples", "ratio"}
         table.add_column(column.removesuffix("#"), justify="right" if numeric else "left", overflow="fold")
@@ -66,7 +67,11 @@ def cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={cell(item)}" for key, item in value.items()) or "–"
     if isinstance(value, list | tuple):
+        if len(set(value)) == 1 < len(value):
+            return f"{cell(value[0])} ({len(value)})"
         if len(value) > 1 and all(isinstance(item, int | float) for item in value):
             return f"{cell(min(value))} … {cell(max(value))} ({len(value)})"
         return ", ".join(cell(item) for item in value)

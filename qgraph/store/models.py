@@ -36,7 +36,7 @@ _SLOT_COLUMNS = ("id", "model_id", "name", "tensor_id", "op_id", "side", "positi
 
 
 def save_model(connection: sa.Connection, structure: Structure, path: str | None) -> str:
-    """Store a model's structure; a model that is stored already (equal fingerprint) is left as it is.
+    """Store a model's structure; of one that is stored already (equal fingerprint) only the path is brought up to date.
 
     Args:
         path: where the model file is; None for a model that came from memory.
@@ -49,6 +49,8 @@ def save_model(connection: sa.Connection, structure: Structure, path: str | None
     """
     known = find_model(connection, structure.fingerprint)
     if known is not None:
+        if path is not None:
+            connection.execute(models.update().where(models.c.id == model_row(connection, known)).values(path=path))
         return known
     model = insert_row(
         connection,

@@ -16,12 +16,13 @@ import sqlalchemy as sa
 from qgraph.constraints.model import Edge
 from qgraph.errors import NotFoundError
 from qgraph.store import views
-from qgraph.store.encoding import decode_optional
+from qgraph.store.blobs import digest
+from qgraph.store.encoding import decode_optional, encode
 from qgraph.store.records import RunRecord
-from qgraph.store.references import number_of
+from qgraph.store.references import calibration_row, number_of
 from qgraph.store.run_reading import read_edges, read_events
 from qgraph.store.runs import list_runs, resolve_run, row_of
-from qgraph.store.tables import slots, tensors
+from qgraph.store.tables import slots, statistics, tensors
 
 Answer = dict[str, Any]
 
@@ -32,10 +33,14 @@ def runs(connection: sa.Connection) -> Answer:
 
 
 def show(connection: sa.Connection, run: str) -> Answer:
-    """One run at a glance: what it is, how many groups, requantizes and configs per state, what the solver told."""
+    """One run at a glance: what it is, how many groups, requantizes and configs per state, what the solver told.
+
+    ``"statistics"`` is a digest of the calibration's: ``{"tensors", "bytes", "digest"}``; None without a calibration.
+    """
     record = resolve_run(connection, run)
     return {
         **_describe(record),
+        "statistics": None if record.calibration is None else _statistics(connection, record.calibration),
         "groups": _count(connection, views.shared_groups, record),
         "requantizes": _count(connection, views.requantizes, record),
         "states": _states(connection, views.slot_scales, record),
@@ -99,7 +104,7 @@ def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Ans
 def scales(connection: sa.Connection, run: str) -> Answer:
     """The scale of every float tensor, and the requantizes.
 
-    ``{"run", "tensors": {name: {"state", "scale", "offset", "group", "bits", "symmetric"}},
+    ``{"run", "tensors": {name: {"state", "scale", "offset", "group", "bits", "symmetric", "reason"}},
     "requantize": [{"tensor", "slot", "scale", "offset"}]}``
     """
     record = resolve_run(connection, run)
@@ -112,6 +117,7 @@ def scales(connection: sa.Connection, run: str) -> Answer:
             "group": row.group_id,
             "bits": row.bits,
             "symmetric": row.symmetric,
+            "reason": row.reason,
         }
         for row in connection.execute(sa.select(view).where(view.c.run_id == number))
     }
@@ -199,12 +205,7 @@ def edges_of_group(connection: sa.Connection, run: str, group: str) -> tuple[Edg
     mine = sa.select(view.c.group_id).where(view.c.run_id == number)
     if connection.scalar(mine.where(view.c.group_id == group)) is None:
         raise NotFoundError.among("group", group, connection.scalars(mine), "see qgraph groups")
-    return read_edges(connection, number, joined=True, group_id=group)
-
-
-def candidate_edges(connection: sa.Connection, run: str) -> tuple[Edge, ...]:
-    """The edges of a run that could have been joined but were not, for ``why-not``."""
-    return read_edges(connection, row_of(resolve_run(connection, run)), joined=False)
+    return read_edges(connection, number, group_id=group)
 
 
 def _describe(record: RunRecord) -> Answer:
@@ -220,6 +221,14 @@ def _describe(record: RunRecord) -> Answer:
         "settings": values,
         "created": record.created,
     }
+
+
+def _statistics(connection: sa.Connection, calibration: str) -> Answer:
+    number = calibration_row(connection, calibration)
+    query = sa.select(statistics.c.tensor, statistics.c.digest, sa.func.length(statistics.c.blob).label("size"))
+    rows = connection.execute(query.where(statistics.c.calibration_id == number).order_by(statistics.c.tensor)).all()
+    listed = encode(tuple((row.tensor, row.digest) for row in rows))
+    return {"tensors": len(rows), "bytes": sum(row.size for row in rows), "digest": digest(listed.encode())}
 
 
 def _count(connection: sa.Connection, view: sa.TableClause, record: RunRecord) -> int:

@@ -75,15 +75,13 @@ def read_grouping(connection: sa.Connection, run_id: int, names: SlotNames) -> t
     grouping = Grouping(
         groups=_read_groups(connection, run_id, names),
         requantizes=tuple(requantize for requantize, _ in found),
-        joined=read_edges(connection, run_id, joined=True),
+        joined=read_edges(connection, run_id),
     )
     return grouping, {requantize.slot: price for requantize, price in found if price is not None}
 
 
-def read_edges(
-    connection: sa.Connection, run_id: int, *, joined: bool, group_id: str | None = None
-) -> tuple[Edge, ...]:
-    """The joined edges of a run or of one of its groups, or the candidates, in the order in which they were given."""
+def read_edges(connection: sa.Connection, run_id: int, *, group_id: str | None = None) -> tuple[Edge, ...]:
+    """The joined edges of a run or of one of its groups, in the order in which they were given."""
     a, b = slots.alias("a"), slots.alias("b")
     query = (
         sa.select(
@@ -97,7 +95,6 @@ def read_edges(
         .join(a, a.c.id == edges.c.a)
         .join(b, b.c.id == edges.c.b)
         .outerjoin(run_rules, (run_rules.c.run_id == edges.c.run_id) & (run_rules.c.number == edges.c.rule))
-        .where(edges.c.joined == joined)
     )
     if group_id is None:
         query = query.where(edges.c.run_id == run_id)

@@ -8,7 +8,7 @@ number, and its tensors are those of the members that represent a tensor.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ _TQC_COLUMNS = (
     "price_db",
 )
 _GROUP_COLUMNS = ("id", "run_id", "group_id", "master", "scheme", "fixed", "derived")
-_EDGE_COLUMNS = ("run_id", "position", "kind", "a", "b", "strength", "rule", "op", "joined", "group_row")
+_EDGE_COLUMNS = ("run_id", "position", "kind", "a", "b", "strength", "rule", "op", "group_row")
 
 
 class _Numbering(dict[Any, int]):
@@ -103,7 +103,7 @@ def representatives(run: RunData) -> dict[str, str]:
     return chosen
 
 
-def write_run(connection: sa.Connection, run_id: int, model: int, run: RunData, candidates: Sequence[Edge]) -> None:
+def write_run(connection: sa.Connection, run_id: int, model: int, run: RunData) -> None:
     """Write all rows of a run but its own.
 
     Raises:
@@ -114,7 +114,7 @@ def write_run(connection: sa.Connection, run_id: int, model: int, run: RunData, 
     try:
         _write_groups(connection, run.grouping.groups, numbers)
         _write_tqcs(connection, run, chosen, numbers)
-        _write_edges(connection, run.grouping.joined, candidates, numbers)
+        _write_edges(connection, run.grouping.joined, numbers)
         _write_requantizes(connection, run, numbers)
     except KeyError as error:
         raise _contradiction(f"its model has no slot {error.args[0]}") from error
@@ -182,10 +182,7 @@ def _split(scale: tuple[float, ...] | None, offset: tuple[int, ...] | None) -> t
     return None, None, encode_optional(scale), encode_optional(offset)
 
 
-def _write_edges(
-    connection: sa.Connection, joined: Iterable[Edge], candidates: Iterable[Edge], numbers: _Numbers
-) -> None:
-    marked = [*((edge, True) for edge in joined), *((edge, False) for edge in candidates)]
+def _write_edges(connection: sa.Connection, joined: Iterable[Edge], numbers: _Numbers) -> None:
     rows = (
         (
             numbers.run,
@@ -196,10 +193,9 @@ def _write_edges(
             None if edge.strength is None else edge.strength.value,
             _rule(edge.rule, edge.op_type, edge.source, numbers),
             edge.op,
-            is_joined,
-            numbers.slot_groups.get(edge.a) if is_joined else None,
+            numbers.slot_groups.get(edge.a),
         )
-        for position, (edge, is_joined) in enumerate(marked)
+        for position, edge in enumerate(joined)
     )
     insert_rows(connection, edges, _EDGE_COLUMNS, rows)
 

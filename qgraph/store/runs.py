@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from qgraph.constraints.model import Edge
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.solve.run import RunData, RunSettings
 from qgraph.store.bulk import insert_row
@@ -30,7 +29,6 @@ def save_run(
     calibration: str | None,
     run: RunData,
     *,
-    candidates: Sequence[Edge] = (),
     name: str | None = None,
 ) -> str:
     """Store a solved run, unless the same one is stored already.
@@ -42,7 +40,6 @@ def save_run(
     Args:
         model: ``m1``.
         calibration: ``c1``; None for a run without scales.
-        candidates: edges that could have been joined but were not, for ``why-not``.
 
     Returns:
         The run's id, ``r1``.
@@ -78,7 +75,7 @@ def save_run(
         settings=_encode_settings(run.settings),
         identity=identity,
     )
-    write_run(connection, number, model_id, run, candidates)
+    write_run(connection, number, model_id, run)
     return f"r{number}"
 
 

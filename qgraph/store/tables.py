@@ -341,7 +341,6 @@ edges = sa.Table(
     _text("strength", nullable=True),
     _integer("rule", nullable=True),
     _text("op", nullable=True),
-    _boolean("joined"),  # otherwise it could have been, see `why-not`
     _reference("group_row", "run_groups.id", nullable=True),
     sa.Index(None, "group_row"),
     _one_of("kind", Kind),

@@ -9,7 +9,7 @@ slot_scales     config: every slot on a float tensor of a run, quantizable or no
 tensor_scales   tensor: the config of the slot that the tensor's name means, its producer's
 shared_groups   group, singletons too; `price_db` is the largest price that a member pays
 group_members   slot in a group
-reasons         edge between two slots: joined ones with their group, and those that could have been (`joined` = 0)
+reasons         edge between two slots that made them share, with their group
 requantizes     reader whose parameters differ from those its tensor was made with
 prices          price: `what` is ``sharing`` or ``requantize``
 
@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from qgraph.store.tables import Real
 
 _REALS = frozenset({"scale", "noise_db", "own_noise_db", "price_db"})
-_BOOLEANS = frozenset({"represents", "signed", "symmetric", "power_of_two", "joined"})
+_BOOLEANS = frozenset({"represents", "signed", "symmetric", "power_of_two"})
 _INTEGERS = frozenset(
     {"run_id", "offset", "bits", "quant_min", "quant_max", "axis", "position", "slot_id", "slot_count", "tensor_count"}
 )
@@ -60,7 +60,7 @@ shared_groups = _view(
     "shared_groups",
     f"run_id group_id master {_PARAMETERS} bits signed symmetric slot_count tensor_count price_db",
 )
-reasons = _view("reasons", "run_id position kind a b rule op op_type strength source joined group_id")
+reasons = _view("reasons", "run_id position kind a b rule op op_type strength source group_id")
 requantizes = _view("requantizes", f"run_id tensor slot producer {_PARAMETERS} price_db")
 prices = _view("prices", "run_id what tensor slot group_id price_db")
 

@@ -116,8 +116,6 @@ def small_run(observer: str | None = "mse", target: str = "tflite") -> RunData:
     )
 
 
-CANDIDATE = Edge(Kind.TENSOR, "conv:out:0", "graph:out:mid")
-
 _attributes = st.dictionaries(
     names,
     integers
@@ -168,8 +166,8 @@ _schemes = st.builds(
 
 
 @st.composite
-def runs(draw: st.DrawFn, structure: Structure) -> tuple[RunData, tuple[Edge, ...]]:
-    """Any run of a model that does not contradict itself, and candidate edges."""
+def runs(draw: st.DrawFn, structure: Structure) -> RunData:
+    """Any run of a model that does not contradict itself."""
     tensor_of = slots_of(structure)
     slots = sorted(tensor_of)
     membership = {slot: draw(st.none() | st.integers(0, 2)) for slot in slots}
@@ -180,14 +178,13 @@ def runs(draw: st.DrawFn, structure: Structure) -> tuple[RunData, tuple[Edge, ..
     )
     parameters = st.dictionaries(names, floats | integers | st.booleans() | names, max_size=3)
     settings = RunSettings(draw(names), draw(names), draw(st.booleans()), draw(optional_text), draw(parameters))
-    run = RunData(
+    return RunData(
         settings,
         tuple(_tqc(draw, slot, tensor_of, membership) for slot in slots),
         grouping,
         {slot: draw(floats) for slot in slots[:1]},
         tuple(draw(st.lists(names, max_size=2))),
     )
-    return run, tuple(_edge(draw, slots) for _ in range(draw(st.integers(0, 2)) if slots else 0))
 
 
 def _group(draw: st.DrawFn, number: int, membership: dict[str, int | None], tensor_of: dict[str, str]) -> Group:
