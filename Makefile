@@ -2,16 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types coverage clean
+.PHONY: demo test lint types clean
 
 demo: .venv/ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q
-
-coverage: .venv/ready
-	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q $(PYTEST)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
