@@ -37,7 +37,7 @@ def upgrade(db: Db = DEFAULT_DATABASE, *, json: Json = False) -> None:
 
     Example: qgraph db upgrade --db qgraph.db
     """
-    from qgraph.store.migrate import upgrade as migrate  # loads Alembic
+    from qgraph.store.upgrade import upgrade as migrate  # loads Alembic
 
     backup = migrate(db)
     if json:

@@ -32,18 +32,13 @@ class Graph:
         self._tensors = {tensor.name: tensor for tensor in structure.tensors}
         self.nx.add_nodes_from((("tensor", name), {"tensor": t}) for name, t in self._tensors.items())
         self.nx.add_nodes_from((("op", name), {"op": op}) for name, op in self._ops.items())
-        self.nx.add_edges_from(
-            (("tensor", name), ("op", op.name), index)
-            for op in structure.ops
-            for index, name in enumerate(op.inputs)
-            if name is not None
-        )
-        self.nx.add_edges_from(
-            (("op", op.name), ("tensor", name), index)
-            for op in structure.ops
-            for index, name in enumerate(op.outputs)
-            if name is not None
-        )
+        for op in structure.ops:
+            for index, name in enumerate(op.inputs):
+                if name is not None:
+                    self.nx.add_edge(("tensor", name), ("op", op.name), key=index)
+            for index, name in enumerate(op.outputs):
+                if name is not None:
+                    self.nx.add_edge(("op", op.name), ("tensor", name), key=index)
 
     @property
     def inputs(self) -> tuple[str, ...]:

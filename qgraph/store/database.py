@@ -190,11 +190,11 @@ def _open_mode(path: Path, *, create: bool) -> str:
 
 
 def _create_schema(database: Database) -> None:
-    from qgraph.store.migrate import create_schema
+    from qgraph.store.migrate import to_newest_schema
 
     if database.engine.dialect.name == "sqlite":
         with database.outside_transaction() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
     with database.transaction() as connection:
         if schema.revision(connection) is None:  # another process may have been faster
-            create_schema(connection)
+            to_newest_schema(connection)

@@ -12,8 +12,9 @@ from alembic.script import ScriptDirectory
 from qgraph.errors import SchemaError, StoreError
 from qgraph.store import schema
 from qgraph.store.database import open_database
-from qgraph.store.migrate import migrations_folder, upgrade
+from qgraph.store.migrate import migrations_folder
 from qgraph.store.tables import metadata
+from qgraph.store.upgrade import upgrade
 from qgraph.store.views import VIEWS
 
 
