@@ -20,7 +20,7 @@ from qgraph.constraints.pack import load_pack, pack_names
 from qgraph.constraints.rules import constrain
 from qgraph.ir.graph import Graph
 from qgraph.ir.onnx_import import ImportedModel, load_model
-from qgraph.jobs.evidence import gather_evidence
+from qgraph.jobs.evidence import Evidence, add_evidence
 from qgraph.jobs.question import Question, pose
 from qgraph.store import calibrations, models
 from qgraph.store.database import Database
@@ -70,7 +70,8 @@ def calibrate(
         database: opens it; called only once nothing more can be refused.
         data: see `qgraph.calib.data.open_data`.
         steps: batches to use; None for all.
-        question: what will be solved afterwards, so that it can be refused before anything runs.
+        question: what will be solved afterwards, so that it can be refused before anything runs, and so that a rule
+            pack of the user's own finds the weight scales that it needs.
         report: called with one line for each thing that the user should know.
         tick: called with the samples counted and the number of all.
     """
@@ -94,7 +95,7 @@ def calibrate(
             capability=json.dumps(planning.capabilities(plan), sort_keys=True),
         )
         opened = database()
-        _store_model(opened, imported)
+        _store_model(opened, imported, question)
         with calibrations.begin(opened, identity) as claim:
             for sibling in claim.siblings:
                 differing = " and ".join(sibling.differing)
@@ -147,20 +148,24 @@ def _count(
     return Calibrated(record.id, "complete", record.samples, found.samples, done.inferences)
 
 
-def _store_model(database: Database, imported: ImportedModel) -> None:
-    """Store a model with what is known of its own numbers, for the weight schemes of all shipped packs."""
-    structure = imported.structure
-    with database.reading() as connection:
-        known = models.find_model(connection, structure.fingerprint)
-        if known is not None and load_evidence(connection, known).weights:
-            return
-    graph = Graph(structure)
-    schemes = [constrain(graph, load_pack(name)).slots.values() for name in pack_names()]
-    evidence = gather_evidence([plan for plans in schemes for plan in plans], imported.constant)
+def _store_model(database: Database, imported: ImportedModel, question: Question | None) -> None:
+    """Store a model, and what all shipped targets and the asked one need to know of its own numbers.
+
+    What is stored already is kept, so that a target which came later costs only what it adds.
+    """
+    graph = Graph(imported.structure)
+    names = [*pack_names(), *([] if question is None else [question.target])]
+    plans = {plan for name in names for plan in constrain(graph, load_pack(name)).slots.values()}
     with database.transaction() as connection:
-        model = models.save_model(connection, structure, str(imported.path.resolve()))
-        constants = {tensor: encode(statistics) for tensor, statistics in evidence.constants.items()}
-        save_evidence(connection, model, evidence.weights, evidence.biases, constants)
+        model = models.save_model(connection, imported.structure, str(imported.path.resolve()))
+        stored = load_evidence(connection, model)
+    constants = {tensor: decode(blob) for tensor, blob in stored.constants.items()}
+    known = Evidence(stored.weights, stored.biases, constants)
+    evidence = add_evidence(known, plans, imported.constant)
+    if evidence is not known:
+        blobs = {tensor: encode(statistics) for tensor, statistics in evidence.constants.items()}
+        with database.transaction() as connection:
+            save_evidence(connection, model, evidence.weights, evidence.biases, blobs)
 
 
 def load_statistics(database: Database, calibration: str) -> Mapping[str, TensorStatistics]:

@@ -62,7 +62,7 @@ def solve(
         evidence = load_evidence(connection, record.model)
         blobs = calibrations.load_statistics(connection, record.id)
     posed = pose(structure, question)
-    _check_evidence(posed, evidence)
+    _check_evidence(posed, evidence, question.target)
     plan = planning.plan_collection(structure)
     statistics = planning.complete(plan, {tensor: decode(blob) for tensor, blob in blobs.items()})
     constants = {tensor: decode(blob) for tensor, blob in evidence.constants.items()}
@@ -90,8 +90,8 @@ def _calibration(connection: Any, reference: str) -> CalibrationRecord:
     return calibrations.load_calibration(connection, run.calibration)
 
 
-def _check_evidence(posed: Posed, evidence: ModelEvidence) -> None:
-    """Say what a calibration lacks for a target, as a user's pack with a weight scheme of its own may."""
+def _check_evidence(posed: Posed, evidence: ModelEvidence, target: str) -> None:
+    """Say what a calibration lacks for a target, as it may for a user's pack with a weight scheme of its own."""
     method = posed.settings.weights
     known: set[tuple[str, Scheme | None]] = {(w.tensor, w.scheme) for w in evidence.weights if w.method == method}
     for plan in posed.constraints.slots.values():
@@ -99,5 +99,5 @@ def _check_evidence(posed: Posed, evidence: ModelEvidence) -> None:
             raise StatisticsError(
                 f"no scales of this scheme are stored for a weight ({plan.scheme})",
                 plan.tensor,
-                "use a weight scheme of a shipped target in the rule pack",
+                f"run the same qgraph calibrate with --target {target}: it adds only what is missing",
             )

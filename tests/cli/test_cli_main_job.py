@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,21 @@ def test_shuffled_samples_and_other_batches_give_the_same_statistics_bit_for_bit
         cli("scales", "latest", "--db", "other.db", "--json").json["tensors"]
         == (cli("scales", "latest", "--json").json["tensors"])
     )
+
+
+def test_a_pack_of_the_users_own_gets_what_it_lacks_without_inference(
+    cli: Cli, calibrated: Path, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
+) -> None:
+    shipped = files("qgraph.constraints").joinpath("packs/tflite.toml").read_text()
+    pack = shipped.replace('name = "tflite"', 'name = "four"', 1)
+    pack = pack.replace("[weight]\nbits = 8", "[weight]\nbits = 4").replace(
+        "quant_min = -127\nquant_max = 127", "quant_min = -7\nquant_max = 7"
+    )
+    (tmp_path / "four.toml").write_text(pack.replace("reduced_range = [-63, 63]", "reduced_range = [-3, 3]"))
+    refused = cli("solve", "c1", "--target", "four.toml")
+    assert (refused.code, "--target four.toml" in refused.stderr) == (2, True), refused
+    answer = cli("calibrate", ppocr4_det, "--data", ocr_photos, "--target", "four.toml", "--json").json
+    assert (answer["status"], answer["inferences"]) == ("reused", 0)
+    tensors = cli("scales", answer["run"], "--json").json["tensors"]
+    assert (tensors["conv2d_96.w_0"]["bits"], tensors["p2o.Concat.1"]["bits"]) == (4, 8)
+    assert cli("scales", "mse", "--json").json["tensors"]["conv2d_96.w_0"]["bits"] == 8
