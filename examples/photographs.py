@@ -1,15 +1,12 @@
-"""Write real photographs as calibration data: crops of the pictures inside scikit-image and scikit-learn.
-
-    python examples/photographs.py ppocr4_det photos.npz --count 32 --size 320
+"""Crops of the real photographs inside scikit-image and scikit-learn, as networks take them.
 
 The wheels are read as files (`pip install --no-deps -r models.txt`), none of their code runs.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,53 +32,38 @@ PICTURES = (
     ("skimage", "data/grass.png"),
 )
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-INPUTS = {"ppocr4_det": ("x", "BGR"), "mobilenet_v2": ("input", "RGB")}
-"""Per model the name of its input and its channel order; both normalise as ImageNet does."""
-
-
-def crops(size: int) -> Iterator[Image.Image]:
-    """Square RGB crops without end: every picture in turn, each time at another scale and place."""
+def crops(height: int, width: int) -> Iterator[Image.Image]:
+    """RGB crops without end: every picture in turn, each time at another scale and place."""
     pictures = [Image.open(package_file(*picture)).convert("RGB") for picture in PICTURES]
     random = np.random.default_rng(0)
     while True:
         for picture in pictures:
-            edge = int(min(picture.size) * random.uniform(0.5, 1.0))
-            left = int(random.integers(0, picture.width - edge + 1))
-            top = int(random.integers(0, picture.height - edge + 1))
-            box = (left, top, left + edge, top + edge)
-            yield picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+            scale = min(picture.width / width, picture.height / height) * random.uniform(0.5, 1.0)
+            left = float(random.uniform(0, picture.width - width * scale))
+            top = float(random.uniform(0, picture.height - height * scale))
+            box = (left, top, left + width * scale, top + height * scale)
+            yield picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
-def photographs(model: str, *, count: int, size: int, skip: int = 0) -> NDArray[np.float32]:
-    """Preprocessed samples for a model, float32 of shape (count, 3, size, size), leaving out the first `skip`."""
-    _, order = INPUTS[model]
+def photographs(
+    count: int,
+    height: int,
+    width: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    bgr: bool = False,
+    skip: int = 0,
+) -> NDArray[np.float32]:
+    """Preprocessed crops, leaving out the first `skip`: float32 of shape (count, 3, height, width).
+
+    Args:
+        mean, std: per channel, in the order of the channels, for pixels in 0..1.
+    """
     samples = []
-    for index, crop in enumerate(crops(size)):
-        if index == skip + count:
-            break
-        if index >= skip:
-            pixels = np.asarray(crop, np.float32) / 255.0
-            # The OCR models were trained on BGR pictures, with ImageNet's numbers in the order that they stand in.
-            pixels = pixels[..., ::-1] if order == "BGR" else pixels
-            samples.append(((pixels - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1))
+    for crop in islice(crops(height, width), skip, skip + count):
+        pixels = np.asarray(crop, np.float32) / 255.0
+        pixels = pixels[..., ::-1] if bgr else pixels
+        samples.append(((pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)).transpose(2, 0, 1))
     return np.ascontiguousarray(np.stack(samples), np.float32)
-
-
-def main() -> None:
-    """Write the .npz that the arguments ask for."""
-    parser = argparse.ArgumentParser(description="Write real photographs as calibration data.")
-    parser.add_argument("model", choices=sorted(INPUTS))
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--count", type=int, default=32, help="samples to write")
-    parser.add_argument("--skip", type=int, default=0, help="samples to leave out first")
-    parser.add_argument("--size", type=int, default=320, help="edge of the square samples in pixels")
-    arguments = parser.parse_args()
-    samples = photographs(arguments.model, count=arguments.count, size=arguments.size, skip=arguments.skip)
-    np.savez(arguments.output, allow_pickle=False, **{INPUTS[arguments.model][0]: samples})
-
-
-if __name__ == "__main__":
-    main()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mobilenet_v2 as mobilenet_example
 import numpy as np
 import pytest
-from package_file import package_file
-from photographs import INPUTS, photographs
+from development_models import IMAGENET_MEAN, IMAGENET_STD, MODELS
+from photographs import photographs
 
 from qgraph.cli.main import run
 
@@ -51,11 +49,6 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
     return call
 
 
-def write_photographs(path: Path, model: str, *, count: int, size: int, skip: int = 0) -> Path:
-    np.savez(path, allow_pickle=False, **{INPUTS[model][0]: photographs(model, count=count, size=size, skip=skip)})
-    return path
-
-
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that keeps the session's models, data and databases. Read it, copy from it, do not write to it."""
@@ -65,27 +58,29 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ppocr4_det(real: Path) -> Path:
     """PP-OCRv4's text detector."""
-    source = package_file("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx")
-    return Path(shutil.copyfile(source, real / "ppocr4_det.onnx"))
+    MODELS["ppocr4_det"].write(real / "ppocr4_det.onnx")
+    return real / "ppocr4_det.onnx"
 
 
 @pytest.fixture(scope="session")
 def mobilenet_v2(real: Path) -> Path:
     """MobileNetV2 with its ImageNet weights."""
-    mobilenet_example.write_onnx(real / "mobilenet_v2.onnx")
+    MODELS["mobilenet_v2"].write(real / "mobilenet_v2.onnx")
     return real / "mobilenet_v2.onnx"
 
 
 @pytest.fixture(scope="session")
 def ocr_photos(real: Path) -> Path:
     """32 photographs for `ppocr4_det`, 96x96."""
-    return write_photographs(real / "ocr_photos.npz", "ppocr4_det", count=32, size=96)
+    np.savez(real / "ocr_photos.npz", x=photographs(32, 96, 96, mean=IMAGENET_MEAN, std=IMAGENET_STD, bgr=True))
+    return real / "ocr_photos.npz"
 
 
 @pytest.fixture(scope="session")
 def imagenet_photos(real: Path) -> Path:
     """32 photographs for `mobilenet_v2`, 224x224."""
-    return write_photographs(real / "imagenet_photos.npz", "mobilenet_v2", count=32, size=224)
+    np.savez(real / "imagenet_photos.npz", allow_pickle=False, **MODELS["mobilenet_v2"].samples(32, 0))
+    return real / "imagenet_photos.npz"
 
 
 @pytest.fixture(scope="session")

@@ -157,6 +157,7 @@ def _create_tables() -> None:
         sa.Column("batch_size", sa.Integer(), nullable=True),
         sa.Column("runner", sa.Text(), nullable=True),
         sa.Column("capability", sa.Text(), nullable=True),
+        sa.Column("input_shapes", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("samples", sa.Integer(), server_default="0", nullable=False),
         sa.Column("inferences", sa.Integer(), server_default="0", nullable=False),

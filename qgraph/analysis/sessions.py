@@ -47,20 +47,20 @@ def open_session(path: Path, *, optimized: bool = True) -> onnxruntime.Inference
         raise ModelError("onnxruntime cannot load the model", f"{path}: {reason}", "check the model") from error
 
 
-def run_once(path: Path, sample: Sample | None = None) -> None:
-    """Run a model once at default optimisation, to see that it runs.
+def run_once(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+    """Run a model once on zeros, at default optimisation, to see that it runs.
 
     Args:
-        sample: what to feed; without one, zeros. Dynamic dimensions then have the first of `TRIAL_SIZES` that the
-            model takes, the first dimension of an input always 1.
+        shapes: of the inputs, by name. Where they are not known, dynamic dimensions have the first of `TRIAL_SIZES`
+            that the model takes, the first dimension of an input always 1.
 
     Raises:
-        DataError: there is no sample and an input's type has no zeros.
+        DataError: an input's type has no zeros.
         Exception: whatever onnxruntime raises when it cannot load or run the file.
     """
     session = _session(path, optimized=True)
-    if sample is not None:
-        session.run(None, dict(sample))
+    if shapes:
+        session.run(None, {value.name: np.zeros(shapes[value.name], _dtype(value)) for value in session.get_inputs()})
         return
     failures: list[Exception] = []
     for size in TRIAL_SIZES:
@@ -83,8 +83,12 @@ def _session(path: Path, *, optimized: bool) -> onnxruntime.InferenceSession:
 
 
 def _zeros(value: onnxruntime.NodeArg, dynamic: int) -> NDArray[np.generic]:
+    sizes = [size if isinstance(size, int) else dynamic if axis else 1 for axis, size in enumerate(value.shape)]
+    return np.zeros(sizes, _dtype(value))
+
+
+def _dtype(value: onnxruntime.NodeArg) -> str:
     dtype = DTYPES.get(value.type)
     if dtype is None:
-        raise DataError("cannot make up an input", f"{value.name} of type {value.type}", "give a sample")
-    sizes = [size if isinstance(size, int) else dynamic if axis else 1 for axis, size in enumerate(value.shape)]
-    return np.zeros(sizes, dtype)
+        raise DataError("cannot make up an input", f"{value.name} of type {value.type}", "export a model without it")
+    return dtype

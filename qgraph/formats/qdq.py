@@ -97,7 +97,8 @@ def _at_opset(proto: ModelProto, minimum: int) -> ModelProto:
             raise ExportError(
                 f"cannot convert the model to opset {minimum}", str(error), "use at most 8 bits"
             ) from error
-    model.ir_version = max(model.ir_version, helper.find_min_ir_version_for(list(model.opset_import)))
+    minimum_version = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    model.ir_version = max(model.ir_version, minimum_version)
     for node in model.graph.node:
         node.name = node.name or f"{node.op_type}@{next(filter(None, node.output), '')}"
     return model

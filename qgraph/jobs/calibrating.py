@@ -96,7 +96,9 @@ def calibrate(
         )
         opened = database()
         _store_model(opened, imported, question)
-        with calibrations.begin(opened, identity) as claim:
+        first = next(iter(source.samples(1)))
+        shapes = {name: tuple(array.shape) for name, array in first.arrays.items()}
+        with calibrations.begin(opened, identity, shapes) as claim:
             for sibling in claim.siblings:
                 differing = " and ".join(sibling.differing)
                 report(f"{sibling.calibration} is unfinished ({sibling.samples} samples) and differs in {differing}")

@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from itertools import islice
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from qgraph.analysis.sessions import run_once
 from qgraph.analysis.verify import Verification
 from qgraph.analysis.verify import verify as compare
+from qgraph.calib.batches import batches, joined
 from qgraph.calib.data import open_data
+from qgraph.calib.images import ImageOptions
 from qgraph.errors import ModelError, UsageError
 from qgraph.formats.onnx_file import write_checked
 from qgraph.formats.qdq import to_qdq
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.solve.run import RunData
-from qgraph.store import models, runs
+from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database
 
 
-def open_model(database: Database, reference: str, model: Path | None) -> tuple[ImportedModel, RunData, str]:
-    """The model of a run, from its stored place or another one, its data and its id.
+@dataclass(frozen=True)
+class Opened:
+    """A stored run with its model: `run` is its id, `input_shapes` those of one calibrated sample, by input."""
+
+    run: str
+    data: RunData
+    model: ImportedModel
+    input_shapes: Mapping[str, tuple[int, ...]]
+
+
+def open_run(database: Database, reference: str, model: Path | None) -> Opened:
+    """Load a run, and its model from its stored place or another one.
 
     Raises:
+        UsageError: the run has no scales.
         ModelError: the file is not there or not the stored model.
     """
     with database.reading() as connection:
         run = runs.resolve_run(connection, reference)
+        if run.calibration is None:
+            raise UsageError("the run has no scales to export", run.id, "run qgraph calibrate, then export its run")
         record = models.load_model(connection, run.model)
+        calibration = calibrations.load_calibration(connection, run.calibration)
         data = runs.load_run(connection, run.id)
     path = model or (Path(record.path) if record.path else None)
     if path is None:
@@ -37,7 +55,7 @@ def open_model(database: Database, reference: str, model: Path | None) -> tuple[
     if imported.structure.fingerprint != record.fingerprint:
         cure = "give the file that was calibrated with --model, or calibrate this one"
         raise ModelError("not the model that was stored", str(path), cure)
-    return imported, data, run.id
+    return Opened(run.id, data, imported, calibration.input_shapes)
 
 
 def export(database: Database, reference: str, output: Path, *, model: Path | None = None) -> str:
@@ -47,18 +65,17 @@ def export(database: Database, reference: str, output: Path, *, model: Path | No
         UsageError: the run has no scales.
         ModelError, ExportError: the model is not the stored one; the written one is not valid or does not run.
     """
-    imported, data, run = open_model(database, reference, model)
-    write_qdq(imported, data, run, output)
-    return run
+    opened = open_run(database, reference, model)
+    write_qdq(opened, output)
+    return opened.run
 
 
-def write_qdq(imported: ImportedModel, data: RunData, run: str, output: Path) -> None:
+def write_qdq(opened: Opened, output: Path) -> None:
     """Write the QDQ model of a run to a file."""
-    if data.settings.observer is None:
-        raise UsageError("the run has no scales to export", run, "run qgraph calibrate, then export its run")
-    metadata = {"qgraph.run": run, "qgraph.target": data.settings.target}
-    exported = to_qdq(imported.proto, data, metadata, imported.folder)
-    write_checked(exported, output, run_once, imported.folder)
+    folder = opened.model.folder
+    metadata = {"qgraph.run": opened.run, "qgraph.target": opened.data.settings.target}
+    exported = to_qdq(opened.model.proto, opened.data, metadata, folder)
+    write_checked(exported, output, partial(run_once, shapes=opened.input_shapes), folder)
 
 
 def verify(
@@ -68,19 +85,27 @@ def verify(
     *,
     model: Path | None = None,
     steps: int | None = None,
+    images: ImageOptions | None = None,
     optimized: bool = True,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Verification, str]:
     """Export a run into a temporary file and compare it with the float model. Returns the comparison and the run's id.
 
     Args:
         steps: samples to use; None for all.
+        images: how image files are made ready.
         optimized: integer kernels, as in deployment; False runs every node as it is written.
+        report: called with one line for each thing that the user should know.
     """
-    imported, solved, run = open_model(database, reference, model)
-    tensors = {tensor.name: tensor for tensor in imported.structure.tensors}
-    inputs = [tensors[name] for name in imported.structure.inputs]
-    with tempfile.TemporaryDirectory() as folder, closing(open_data(data, inputs)) as source:
+    opened = open_run(database, reference, model)
+    structure = opened.model.structure
+    tensors = {tensor.name: tensor for tensor in structure.tensors}
+    inputs = [tensors[name] for name in structure.inputs]
+    with tempfile.TemporaryDirectory() as folder, closing(open_data(data, inputs, images=images)) as source:
         exported = Path(folder) / "exported.onnx"
-        write_qdq(imported, solved, run, exported)
-        feeds = (sample.arrays for sample in islice(source.samples(), steps))
-        return compare(imported.path, exported, feeds, optimized=optimized), run
+        write_qdq(opened, exported)
+        feeds = (joined(batch) for batch in batches(source.samples(steps), source))
+        compared = compare(opened.model.path, exported, feeds, optimized=optimized)
+        for line in source.notes():
+            report(line)
+        return compared, opened.run

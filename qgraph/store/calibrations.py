@@ -19,6 +19,7 @@ from qgraph.store import leases
 from qgraph.store.blobs import checked, digest
 from qgraph.store.bulk import insert_row, insert_rows
 from qgraph.store.database import Database
+from qgraph.store.encoding import decode, encode
 from qgraph.store.records import CalibrationIdentity, CalibrationRecord, CalibrationStatus, Sibling
 from qgraph.store.references import calibration_row
 from qgraph.store.tables import calibration_samples, calibrations, models, statistics
@@ -137,8 +138,13 @@ class Claim:
         self._counted.update(recounted)
 
 
-def begin(database: Database, identity: CalibrationIdentity) -> Claim:
+def begin(
+    database: Database, identity: CalibrationIdentity, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Claim:
     """Create the calibration with that identity, resume it, or find it complete.
+
+    Args:
+        input_shapes: by input, the shape in which one sample is fed; kept with a calibration that is created.
 
     Raises:
         NotFoundError: the model of that fingerprint is not stored.
@@ -153,7 +159,7 @@ def begin(database: Database, identity: CalibrationIdentity) -> Claim:
         number = connection.scalar(sa.select(calibrations.c.id).where(calibrations.c.identity == identity.digest))
         outcome: Outcome = "resumed"
         if number is None:
-            number, outcome = _create(connection, int(model), identity), "created"
+            number, outcome = _create(connection, int(model), identity, input_shapes or {}), "created"
         record = load_calibration(connection, f"c{number}")
         if record.status == CalibrationStatus.COMPLETE:
             return Claim(database, "complete", record, siblings, None, ({}, load_counted(connection, record.id)))
@@ -224,15 +230,25 @@ def _record(row: sa.Row[Any]) -> CalibrationRecord:
         status=CalibrationStatus(row.status),
         samples=row.samples,
         inferences=row.inferences,
+        input_shapes=decode(row.input_shapes),
         created=created.isoformat(" "),
         updated=updated.isoformat(" "),
     )
 
 
-def _create(connection: sa.Connection, model: int, identity: CalibrationIdentity) -> int:
+def _create(
+    connection: sa.Connection, model: int, identity: CalibrationIdentity, input_shapes: Mapping[str, tuple[int, ...]]
+) -> int:
     values = {column.name: getattr(identity, field) for field, column in _IDENTITY_COLUMNS.items()}
-    status = CalibrationStatus.PARTIAL.value
-    return insert_row(connection, calibrations, model_id=model, identity=identity.digest, status=status, **values)
+    return insert_row(
+        connection,
+        calibrations,
+        model_id=model,
+        identity=identity.digest,
+        input_shapes=encode(input_shapes),
+        status=CalibrationStatus.PARTIAL.value,
+        **values,
+    )
 
 
 def _siblings(connection: sa.Connection, model: int, identity: CalibrationIdentity) -> tuple[Sibling, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -68,7 +69,13 @@ class CalibrationIdentity:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRecord:
-    """A stored calibration. Samples and inferences are totals; times are UTC in ISO format, by the database's clock."""
+    """A stored calibration.
+
+    Attributes:
+        samples, inferences: totals.
+        input_shapes: by input, the shape in which one sample is fed.
+        created, updated: UTC in ISO format, by the database's clock.
+    """
 
     id: str
     model: str
@@ -76,6 +83,7 @@ class CalibrationRecord:
     status: CalibrationStatus
     samples: int
     inferences: int
+    input_shapes: Mapping[str, tuple[int, ...]]
     created: str
     updated: str
 

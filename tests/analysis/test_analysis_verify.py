@@ -116,9 +116,9 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_trial_run_makes_up_zeros_or_takes_a_sample(tmp_path: Path) -> None:
     a = save(tmp_path / "a.onnx", [0, 0])
     run_once(a)
-    run_once(a, {"x": np.zeros((7, 2), "f")})
+    run_once(a, {"x": (7, 2)})
     with pytest.raises(Exception, match="invalid dimensions"):
-        run_once(a, {"x": np.zeros((7, 3), "f")})
+        run_once(a, {"x": (7, 3)})
 
 
 def save_pool(path: Path, kernel: int) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from development_models import IMAGENET_MEAN, IMAGENET_STD
 from numpy.typing import NDArray
 from package_file import package_file
 from photographs import photographs
@@ -53,7 +54,7 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> Case:
 @pytest.fixture(scope="module")
 def detector() -> Case:
     model = load_model(package_file("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx"))
-    return Case(model, photographs("ppocr4_det", count=5, size=96))
+    return Case(model, photographs(5, 96, 96, mean=IMAGENET_MEAN, std=IMAGENET_STD, bgr=True))
 
 
 @pytest.fixture(params=["cnn", "detector"])

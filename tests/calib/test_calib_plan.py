@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from activations import activations
+from development_models import IMAGENET_MEAN, IMAGENET_STD
 from hypothesis import given
 from numpy.typing import NDArray
 from package_file import package_file
@@ -47,7 +48,7 @@ def test_followers_of_the_small_cnn_are_exact(tmp_path: Path) -> None:
 
 def test_followers_of_a_text_detector_are_exact() -> None:
     model = load_model(package_file("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx"))
-    assert_followers_are_exact(model, photographs("ppocr4_det", count=2, size=96))
+    assert_followers_are_exact(model, photographs(2, 96, 96, mean=IMAGENET_MEAN, std=IMAGENET_STD, bgr=True))
 
 
 def test_every_float_activation_is_collected_or_follows(tmp_path: Path) -> None:

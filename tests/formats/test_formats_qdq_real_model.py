@@ -70,7 +70,8 @@ def test_a_real_network_is_exported_checked_and_run(tmp_path: Path) -> None:
     run = run_of(model.proto, by_ranges(model, activations(model, feed)))
     exported = to_qdq(model.proto, run, {}, model.folder)
     path = tmp_path / "classifier.onnx"
-    write_checked(exported, path, partial(run_once, sample=feed), model.folder)
+    shapes = {name: array.shape for name, array in feed.items()}
+    write_checked(exported, path, partial(run_once, shapes=shapes), model.folder)
 
     for optimized in (True, False):
         (agreement,) = verify(model.path, path, [feed], optimized=optimized).outputs.values()

@@ -111,7 +111,9 @@ def _older_database(path: Path) -> None:
         connection.exec_driver_sql(
             "INSERT INTO models (id, fingerprint, name, opset, inputs, outputs) VALUES (1, 'f', 'm', 1, '[]', '[]')"
         )
-        connection.exec_driver_sql("INSERT INTO calibrations (model_id, identity, status) VALUES (1, 'i', 'partial')")
+        connection.exec_driver_sql(
+            "INSERT INTO calibrations (model_id, identity, input_shapes, status) VALUES (1, 'i', '{}', 'partial')"
+        )
     database.close()
 
 
