@@ -70,7 +70,7 @@ def error_energy(density: Density, scale: Tensor, low: Tensor, high: Tensor) -> 
     """
     result = torch.empty_like(scale)
     edges, points = density.edges.shape[1], density.points.shape[1]
-    for rows, columns in _tiles(scale.shape[0], scale.shape[1], edges + points, working_elements(scale.device)):
+    for rows, columns in tiles(scale.shape[0], scale.shape[1], edges + points, working_elements(scale.device)):
         s, smallest, largest = (t[rows, columns, None] for t in (scale, low, high))
         integral = _step_integral(density.edges[rows, None, :] / s, smallest, largest)
         smooth = row_sums(integral.mul_(density.steps[rows, None, :])) * s[..., 0] / 12
@@ -95,7 +95,7 @@ def _step_integral(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return cube.mul_(u).mul_(4).add_(n)
 
 
-def _tiles(rows: int, columns: int, width: int, elements: int) -> Iterator[tuple[slice, slice]]:
+def tiles(rows: int, columns: int, width: int, elements: int) -> Iterator[tuple[slice, slice]]:
     """Cut a [rows, columns] problem of `width` elements each into tiles of at most `elements`."""
     tile_columns = max(1, min(columns, elements // width))
     tile_rows = max(1, elements // (width * tile_columns))

@@ -28,10 +28,15 @@ def minmax(
     minimum = torch.tensor([one.minimum for one in statistics], dtype=torch.float64, device=device)
     maximum = torch.tensor([one.maximum for one in statistics], dtype=torch.float64, device=device)
     scale = range_scale(minimum, maximum, scheme)
+    return scale, range_offset(minimum, scale, scheme)
+
+
+def range_offset(minimum: Tensor, scale: Tensor, scheme: Scheme) -> Tensor:
+    """The offset that puts the low end of each range (or zero, if that is lower) on ``quant_min``: int64."""
     if scheme.symmetric:
-        return scale, torch.full_like(scale, scheme.symmetric_offset, dtype=torch.int64)
+        return torch.full_like(scale, scheme.symmetric_offset, dtype=torch.int64)
     offset = (scheme.quant_min - minimum.clamp(max=0) / scale).round()
-    return scale, offset.clamp(scheme.quant_min, scheme.quant_max).to(torch.int64)
+    return offset.clamp(scheme.quant_min, scheme.quant_max).to(torch.int64)
 
 
 def range_scale(minimum: Tensor, maximum: Tensor, scheme: Scheme) -> Tensor:

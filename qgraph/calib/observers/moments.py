@@ -52,6 +52,12 @@ class Moments:
         count = torch.searchsorted(self.points, threshold)
         return _gather(self.above_edge, index) - partial + _gather(self.above_point, count)
 
+    def at(self, threshold: Tensor) -> Tensor:
+        """How many values are known to be exactly at each threshold, zeros left out: [n, k] to [n, k]."""
+        counts = self.below_point[:, 0]
+        upper = counts.gather(1, torch.searchsorted(self.points, threshold, right=True))
+        return upper - counts.gather(1, torch.searchsorted(self.points, threshold))
+
     def _piece(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """The last edge up to each threshold (the first, if there is none) and the moments from there to it."""
         inside = torch.maximum(threshold, self.edges[:, :1])

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from qgraph.calib.grid import FIRST_NORMAL, SIGN_BIN
 from qgraph.calib.observers.catalog import Parameter, entry_of, resolve_parameters
+from qgraph.calib.observers.kl import kl
 from qgraph.calib.observers.minmax import minmax
 from qgraph.calib.observers.mse import mse
+from qgraph.calib.observers.percentile import percentile
 from qgraph.calib.observers.threads import one_thread
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.tqc import Scheme, offset_for
@@ -41,7 +43,7 @@ class Observer(Protocol):
         ...
 
 
-SHIPPED: Mapping[str, Observer] = MappingProxyType({"minmax": minmax, "mse": mse})
+SHIPPED: Mapping[str, Observer] = MappingProxyType({"kl": kl, "minmax": minmax, "mse": mse, "percentile": percentile})
 """The function of each entry of `qgraph.calib.observers.catalog.OBSERVERS`."""
 
 ScaleAndOffset = tuple[float, int]

@@ -1,0 +1,93 @@
+"""The percentile observer: the range without the outermost values at either end.
+
+Of n values the m = ⌊n · (1 − percentile)⌋ smallest and the m largest are left out; the range ends at those that
+remain. These are order statistics of all data, not means over batches of theirs::
+
+    sorted   x[0] … x[m−1]  x[m] ………………… x[n−1−m]  x[n−m] … x[n−1]
+                 out        low              high         out
+
+A symmetric scheme takes the larger magnitude of low and high, as the range of PPQ's percentile observer does. With
+fewer than 1 / (1 − percentile) values nothing is left out, and this is minmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from qgraph.calib.observers.catalog import Parameter
+from qgraph.calib.observers.density import Density, batches, densities
+from qgraph.calib.observers.minmax import range_offset, range_scale
+from qgraph.calib.observers.moments import Moments, moments_of
+from qgraph.calib.statistics import TensorStatistics
+from qgraph.tqc import Scheme
+
+
+def percentile(
+    statistics: Sequence[TensorStatistics], scheme: Scheme, parameters: Mapping[str, Parameter], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Scale and offset of the range between two order statistics.
+
+    Where both of them are zero, as in a tensor that is nearly all zeros, the whole range is taken: no scale could be
+    made of nothing.
+
+    Args:
+        parameters: ``percentile``, above ½ and at most 1.
+
+    Returns:
+        Scales, float64 [n], each a float32; offsets, int64 [n].
+    """
+    low = torch.empty(len(statistics), dtype=torch.float64, device=device)
+    high = torch.empty_like(low)
+    for batch in batches(statistics):
+        members = [statistics[index] for index in batch]
+        density = densities(members, device)
+        left_out = [outermost(one.finite, float(parameters["percentile"])) for one in members]
+        ranks = [(m, one.finite - 1 - m) for m, one in zip(left_out, members, strict=True)]
+        zeros = torch.tensor([[one.zeros] for one in members], dtype=torch.float64, device=device)
+        ends = order_statistics(density, moments_of(density), zeros, torch.tensor(ranks, device=device))
+        nothing = (ends == 0).all(dim=1)
+        low[batch] = torch.where(nothing, density.minimum, ends[:, 0])
+        high[batch] = torch.where(nothing, density.maximum, ends[:, 1])
+    scale = range_scale(low, high, scheme)
+    return scale, range_offset(low, scale, scheme)
+
+
+def outermost(count: int, fraction: float) -> int:
+    """How many of `count` values lie beyond a percentile, at each end.
+
+    The fraction is taken as the decimal that it is written as, so that no rounding decides on a value.
+
+    >>> outermost(9_999, 0.9999), outermost(10_000, 0.9999), outermost(100_000, 0.9999)
+    (0, 1, 10)
+    """
+    return int(count * (1 - Fraction(str(fraction))))
+
+
+def order_statistics(density: Density, moments: Moments, zeros: Tensor, ranks: Tensor) -> Tensor:
+    """The values at given places of the sorted values.
+
+    Exact at points and zeros; elsewhere within the bin, where values are taken as evenly spaced.
+
+    Args:
+        zeros: float64 [n, 1], how many values are zero.
+        ranks: int64 [n, k], places counted from 0, the smallest value.
+
+    Returns:
+        float64 [n, k].
+    """
+    origin = torch.zeros_like(zeros)
+    places = torch.cat([density.edges, density.points, origin], dim=1).sort(dim=1).values
+    before = moments.below(places)[:, 0] + zeros * (places > 0)
+    here = moments.at(places) + zeros * (places == 0)
+    # Halfway between two ranks, so that rounding noise in a sum of many counts decides nothing.
+    target = ranks + 0.5
+    index = torch.searchsorted(before, target, right=True) - 1
+    following = (index + 1).clamp(max=places.shape[1] - 1)
+    start, counted = places.gather(1, index), before.gather(1, index) + here.gather(1, index)
+    share = (target - counted) / (before.gather(1, following) - counted)
+    inside = start + share * (places.gather(1, following) - start)
+    return torch.where((target <= counted) | (following == index), start, inside)
