@@ -18,23 +18,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
+from qgraph.calib.batches import batches, check_full_batch, joined, samples_per_step
 from qgraph.calib.data import DataSource, Sample
 from qgraph.calib.kernels import Accumulator, warm_up
 from qgraph.calib.plan import CollectionPlan
 from qgraph.calib.statistics import TensorStatistics, empty_statistics, merge
-from qgraph.errors import DataError, StatisticsError, UsageError
+from qgraph.errors import DataError, StatisticsError
 
 Arrays = Mapping[str, NDArray[Any]]
+
+THREADS = 2
+"""Inferences at a time, unless the caller says otherwise."""
 
 
 class Runner(Protocol):
@@ -96,7 +99,7 @@ def collect(
     checkpoint: Callable[[Progress], None] | None = None,
     checkpoint_every: float = 5.0,
     on_progress: Callable[[int, int], None] | None = None,
-    threads: int = 2,
+    threads: int = THREADS,
 ) -> Progress:
     """Count the activations of every sample that `start` does not have yet.
 
@@ -114,19 +117,18 @@ def collect(
         DataError: the data is wrong, too short for a fixed batch, or differs between two passes.
         StatisticsError: `start` is of another plan.
     """
-    size = _batch_size(source, batch_size, steps)
+    size = samples_per_step(source, batch_size, steps)
     limit = None if steps is None else steps * size
     census = source.census(limit)
     total = sum(census.values())
     start = no_progress(plan) if start is None else start
     _check_start(start, plan, census)
-    if source.fixed_batch is not None:
-        _check_full_batch(total, source)
+    check_full_batch(total, source)
     warm_up()
     saved_at = time.monotonic()
     with ThreadPoolExecutor(max_workers=threads) as pool:
         recorder = _Recorder(runner, plan, start, pool, threads)
-        for batch in _batches(_uncounted(source, limit, census, start), source):
+        for batch in batches(_uncounted(source, limit, census, start), source):
             finished = recorder.submit(batch)
             if finished and on_progress is not None:
                 on_progress(recorder.samples, total)
@@ -139,16 +141,6 @@ def collect(
     return progress
 
 
-def _batch_size(source: DataSource, batch_size: int | None, steps: int | None) -> int:
-    for name, value in (("batch size", batch_size), ("steps", steps)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} must be at least 1", str(value), "give a larger number")
-    fixed = source.fixed_batch
-    if fixed is not None and batch_size not in (None, fixed):
-        raise UsageError("the model takes one batch size only", f"{batch_size}", f"use batch size {fixed}")
-    return fixed or batch_size or 1
-
-
 def _check_start(start: Progress, plan: CollectionPlan, census: Mapping[str, int]) -> None:
     planned = {name: statistics.atom_values for name, statistics in start.statistics.items()}
     if planned != dict(plan.atoms):
@@ -157,15 +149,6 @@ def _check_start(start: Progress, plan: CollectionPlan, census: Mapping[str, int
     surplus = Counter(start.counted) - Counter(census)
     if surplus:
         raise _does_not_repeat(f"{surplus.total()} samples that were counted are no longer there")
-
-
-def _check_full_batch(samples: int, source: DataSource) -> None:
-    if source.fixed_batch is not None and samples % source.fixed_batch:
-        raise DataError(
-            f"the model takes batches of {source.fixed_batch} only",
-            f"{source.name} has {samples} samples that can be joined",
-            f"give a multiple of {source.fixed_batch}, or export the model with a dynamic batch",
-        )
 
 
 def _does_not_repeat(detail: str) -> DataError:
@@ -184,25 +167,6 @@ def _uncounted(source: DataSource, limit: int | None, census: Mapping[str, int],
     missing = sum(census.values()) - seen.total()
     if missing:
         raise _does_not_repeat(f"{missing} samples of {source.name} are missing in the second pass")
-
-
-def _batches(samples: Iterable[Sample], source: DataSource) -> Iterator[list[Sample]]:
-    """What is fed at once: single samples, or for a fixed batch as many of equal shape as it takes."""
-    size = source.fixed_batch or 1
-    batch: list[Sample] = []
-    for sample in samples:
-        if batch and _shapes(batch[0]) != _shapes(sample):
-            _check_full_batch(len(batch), source)
-        batch.append(sample)
-        if len(batch) == size or not sample.batchable:
-            yield batch
-            batch = []
-    if batch:
-        _check_full_batch(len(batch), source)
-
-
-def _shapes(sample: Sample) -> tuple[tuple[int, ...], ...]:
-    return tuple(array.shape for _, array in sorted(sample.arrays.items()))
 
 
 class _Recorder:
@@ -239,7 +203,7 @@ class _Recorder:
         return True
 
     def _count(self, batch: Sequence[Sample], names: Sequence[str]) -> None:
-        values = self._runner.run(_joined(batch))
+        values = self._runner.run(joined(batch))
         for name in names:
             with self._locks[name]:
                 self._accumulators[name].add(values[name], len(batch))
@@ -257,9 +221,3 @@ class _Recorder:
             self._finish()
         statistics = {name: accumulator.snapshot() for name, accumulator in self._accumulators.items()}
         return Progress(MappingProxyType(statistics), MappingProxyType(dict(self._counted)), self._inferences)
-
-
-def _joined(batch: Sequence[Sample]) -> dict[str, NDArray[Any]]:
-    if len(batch) == 1:
-        return dict(batch[0].arrays)
-    return {name: np.concatenate([sample.arrays[name] for sample in batch]) for name in batch[0].arrays}

@@ -27,8 +27,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from qgraph.calib.folder import is_image, list_folder
+from qgraph.calib.images import ImageFiles, ImageOptions, preparation_for
 from qgraph.calib.npz import rows_of
-from qgraph.errors import DataError, NotFoundError
+from qgraph.errors import DataError, NotFoundError, UsageError
 from qgraph.ir.elements import Tensor
 
 Arrays = dict[str, NDArray[Any]]
@@ -54,12 +56,28 @@ class Sample:
 
 
 class DataSource:
-    """Samples that can be read again and again. Use `open_data` to make one, `close` it when done."""
+    """Samples that can be read again and again. Use `open_data` to make one, `close` it when done.
 
-    def __init__(self, name: str, items: Items, inputs: tuple[Tensor, ...], close: Callable[[], object]) -> None:
+    Attributes:
+        preparation: how the samples are made from files, as text; None where they are fed as they are.
+        notes: lines about what was left out, as far as the data was read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        items: Items,
+        inputs: tuple[Tensor, ...],
+        close: Callable[[], object] = lambda: None,
+        *,
+        preparation: str | None = None,
+        notes: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
         self.name = name
         self.inputs = inputs
         self.close = close
+        self.preparation = preparation
+        self.notes = notes
         self._items = items
         self._census: tuple[int | None, Mapping[str, int]] | None = None
 
@@ -104,31 +122,43 @@ def open_data(
     source: object,
     inputs: Sequence[Tensor],
     collate: Callable[[Any], object] | None = None,
+    images: ImageOptions | None = None,
 ) -> DataSource:
     """Open calibration data.
 
     Args:
-        source: path of a `.npz` (one array per input, its first axis counts samples); or an array or dict of
-            arrays with such an axis; or any iterable of arrays, tuples, lists or dicts, without or with `len()`.
-            Arrays are numpy's, torch's, or anything that numpy can convert. Tuples follow the model's inputs.
+        source: path of a `.npz` (one array per input, its first axis counts samples), of an image, or of a folder of
+            either; or an array or dict of arrays with such an axis; or any iterable of arrays, tuples, lists or
+            dicts, without or with `len()`. Arrays are numpy's, torch's, or anything that numpy can convert. Tuples
+            follow the model's inputs.
         inputs: the model's inputs.
         collate: turns each item of an iterable into an array, tuple, list or dict.
+        images: how image files are made ready; None for the defaults.
 
     Raises:
         DataError: the source is none of these. What is wrong inside it is raised when it is read.
+        UsageError: options that this source has no use for, or that contradict the model's input.
     """
     specs = tuple(inputs)
     for spec in specs:
         if spec.dtype not in INPUT_DTYPES:
             raise DataError("an input of a type that cannot be fed", f"{spec.name} ({spec.dtype})", "change the model")
-    names = [spec.name for spec in specs]
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        return DataSource(str(path), lambda: _npz_items(path, specs), specs, lambda: None)
+        if collate is not None:
+            raise UsageError("collate_fn for files", str(source), "use it with an iterable")
+        return _open_path(Path(source), specs, images)
+    if images is not None:
+        raise UsageError("image options for data that is not files", type(source).__name__, "leave them out")
+    return _open_iterable(source, specs, collate)
+
+
+def _open_iterable(source: object, inputs: tuple[Tensor, ...], collate: Callable[[Any], object] | None) -> DataSource:
     if isinstance(source, Mapping) or hasattr(source, "__array__"):
         source = [source]
     if not isinstance(source, Iterable):
-        raise DataError("not calibration data", type(source).__name__, "pass a .npz path or an iterable of arrays")
+        raise DataError("not calibration data", type(source).__name__, "pass a path or an iterable of arrays")
+
+    names = [spec.name for spec in inputs]
 
     def convert(items: Iterable[object]) -> Iterator[tuple[str, Arrays]]:
         for index, item in enumerate(items):
@@ -136,8 +166,41 @@ def open_data(
 
     if iter(source) is source:
         spool = _Spool(convert(source), names)
-        return DataSource("an iterator", spool.items, specs, spool.close)
-    return DataSource(f"a {type(source).__name__}", lambda: convert(source), specs, lambda: None)
+        return DataSource("an iterator", spool.items, inputs, spool.close)
+    return DataSource(f"a {type(source).__name__}", lambda: convert(source), inputs)
+
+
+def _open_path(path: Path, inputs: tuple[Tensor, ...], images: ImageOptions | None) -> DataSource:
+    """A file, or a folder of files of one kind."""
+    ignored: tuple[str, ...] = ()
+    if path.is_dir():
+        listed = list_folder(path)
+        files, pictures = listed.npz or listed.images, bool(listed.images)
+        if listed.others:
+            example = listed.others[0].relative_to(path)
+            ignored = (f"files in {path} that are no data are ignored: {len(listed.others)}, such as {example}",)
+    else:
+        files, pictures = (path,), is_image(path) and path.exists()
+    if pictures:
+        options = images or ImageOptions()
+        preparation = preparation_for(options, inputs)
+        root = path if path.is_dir() else path.parent
+        reader = ImageFiles(files, root, inputs[0].name, preparation, skip_broken=options.broken == "skip")
+        return DataSource(
+            str(path),
+            reader.items,
+            inputs,
+            preparation=str(preparation),
+            notes=lambda: (*ignored, *reader.notes()),
+        )
+    if images is not None:
+        raise UsageError("image options for data without images", str(path), "leave them out")
+    return DataSource(
+        str(path),
+        lambda: (item for file in files for item in _npz_items(file, inputs)),
+        inputs,
+        notes=lambda: ignored,
+    )
 
 
 def _npz_items(path: Path, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Arrays]]:
@@ -214,6 +277,9 @@ def _cast(array: NDArray[Any], spec: Tensor, where: str) -> NDArray[Any]:
 def _split(item: Arrays, inputs: Sequence[Tensor], where: str) -> Iterator[Sample]:
     """The samples of an item: its rows, or the item itself where the first axes do not agree."""
     lengths = {array.shape[0] if array.ndim else None for array in item.values()}
+    if len(lengths) > 1 and _share_first_dimension(inputs):
+        numbers = ", ".join(f"{spec.name} has {len(item[spec.name])}" for spec in inputs)
+        raise DataError("inputs with different numbers of samples", f"{where}: {numbers}", "give each as many")
     rows = lengths.pop() if len(lengths) == 1 and len(_leading_sizes(inputs)) <= 1 else None
     for spec in inputs:
         _check_shape(item[spec.name], spec, f"{where}, input {spec.name}", skip=0 if rows is None else 1)
@@ -240,6 +306,13 @@ def _check_shape(array: NDArray[Any], spec: Tensor, where: str, skip: int) -> No
 
 def _shown(spec: Tensor) -> str:
     return f"[{', '.join('?' if size is None else str(size) for size in spec.shape or ())}]"
+
+
+def _share_first_dimension(inputs: Sequence[Tensor]) -> bool:
+    """Whether all inputs say by one name that their first axes are equally long; a mere ``?`` says nothing."""
+    names = {spec.shape[0] if spec.shape else None for spec in inputs}
+    (name, *others) = names
+    return not others and isinstance(name, str) and any(character.isalnum() for character in name)
 
 
 def _leading_sizes(inputs: Sequence[Tensor]) -> list[int]:

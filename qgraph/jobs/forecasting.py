@@ -1,0 +1,81 @@
+"""What a calibration would take, without making one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from qgraph.calib import forecast as forecasting
+from qgraph.calib import plan as planning
+from qgraph.calib.batches import samples_per_step
+from qgraph.calib.data import open_data
+from qgraph.calib.images import ImageOptions
+from qgraph.calib.onnx_runner import OnnxRunner
+from qgraph.ir.onnx_import import load_model
+from qgraph.jobs.calibrating import Report
+from qgraph.jobs.question import Question, pose
+
+
+def forecast(
+    model: Path,
+    data: object,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    collate: Callable[[Any], object] | None = None,
+    images: ImageOptions | None = None,
+    question: Question | None = None,
+    report: Report = lambda _: None,
+) -> forecasting.Forecast:
+    """Check all that `qgraph.jobs.calibrating.calibrate` checks, run one inference, store nothing.
+
+    Args:
+        data: as there; a one-shot iterator is used up.
+
+    Raises:
+        QgraphError: what `calibrate` would refuse.
+    """
+    imported = load_model(model)
+    structure = imported.structure
+    if question is not None:
+        pose(structure, question)
+    plan = planning.plan_collection(structure)
+    tensors = {tensor.name: tensor for tensor in structure.tensors}
+    inputs = [tensors[name] for name in structure.inputs]
+    runner = OnnxRunner(imported.proto, plan.tensors, folder=imported.folder)
+    with closing(open_data(data, inputs, collate, images)) as source:
+        size = samples_per_step(source, batch_size, steps)
+        limit = None if steps is None else steps * size
+        found = forecasting.forecast(runner, source, plan, structure, limit)
+        for line in source.notes():
+            report(line)
+    return found
+
+
+def as_json(found: forecasting.Forecast) -> dict[str, Any]:
+    """A forecast with the keys of the command line's JSON; bytes and seconds."""
+    memory = found.memory
+    return {
+        "samples": found.samples,
+        "passes": found.passes,
+        "inferences": found.run,
+        "tensors": {
+            "collected": found.collected,
+            "followed": found.followed,
+            "not_collected": dict(found.not_collected),
+        },
+        "memory_bytes": {
+            "fixed": memory.fixed,
+            "activations": memory.activations,
+            "histograms": memory.histograms,
+            "peak": memory.peak,
+        },
+        "seconds": {
+            "reading": round(found.reading_seconds, 3),
+            "running": round(found.running_seconds, 3),
+            "total": round(found.seconds, 3),
+        },
+        "checkpoint_bytes": found.checkpoint,
+    }
