@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ DTYPES = {
 }
 """onnxruntime's names of types, and numpy's."""
 
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+"""onnxruntime's setting for where the external weights of a model in memory lie."""
+
 FATAL_ONLY = 4
 """onnxruntime's log level; every error is raised as well, and said once."""
 
@@ -30,10 +34,29 @@ TRIAL_SIZES = (1, 32, 224)
 """What to try for dynamic dimensions: small, a multiple of the usual strides, the usual image."""
 
 
-def open_session(path: Path, *, optimized: bool = True) -> onnxruntime.InferenceSession:
+@dataclass(frozen=True)
+class InMemory:
+    """A model that is in no file.
+
+    Attributes:
+        serialized: the model, without its external weights.
+        folder: where those lie.
+        name: for errors.
+    """
+
+    serialized: bytes
+    folder: Path
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def open_session(model: Path | InMemory, *, optimized: bool = True) -> onnxruntime.InferenceSession:
     """Open a model for the CPU.
 
     Args:
+        model: a file, or a model in memory.
         optimized: onnxruntime's default optimisation, which turns Q/DQ into integer kernels; without it every node
             runs as it is written.
 
@@ -41,10 +64,10 @@ def open_session(path: Path, *, optimized: bool = True) -> onnxruntime.Inference
         ModelError: onnxruntime cannot load the model.
     """
     try:
-        return _session(path, optimized=optimized)
+        return _session(model, optimized=optimized)
     except Exception as error:  # the runtime's errors have no common class
         reason = " ".join(str(error).split())
-        raise ModelError("onnxruntime cannot load the model", f"{path}: {reason}", "check the model") from error
+        raise ModelError("onnxruntime cannot load the model", f"{model}: {reason}", "check the model") from error
 
 
 def run_once(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
@@ -74,12 +97,16 @@ def run_once(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) ->
     raise failures[0]
 
 
-def _session(path: Path, *, optimized: bool) -> onnxruntime.InferenceSession:
+def _session(model: Path | InMemory, *, optimized: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL_ONLY
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source: bytes | str = str(model)
+    if isinstance(model, InMemory):
+        options.add_session_config_entry(EXTERNAL_FOLDER, str(model.folder.resolve()))
+        source = model.serialized
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _zeros(value: onnxruntime.NodeArg, dynamic: int) -> NDArray[np.generic]:

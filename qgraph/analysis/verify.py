@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from qgraph.analysis.sessions import DTYPES, Sample, open_session
+from qgraph.analysis.sessions import DTYPES, InMemory, Sample, open_session
 from qgraph.errors import DataError, ModelError
 
 
@@ -46,7 +46,9 @@ class Verification:
     samples: int
 
 
-def verify(reference: Path, exported: Path, samples: Iterable[Sample], *, optimized: bool = True) -> Verification:
+def verify(
+    reference: Path | InMemory, exported: Path, samples: Iterable[Sample], *, optimized: bool = True
+) -> Verification:
     """Run both models on the same samples and compare their outputs.
 
     Args:

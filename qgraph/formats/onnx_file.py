@@ -44,7 +44,7 @@ def write_checked(
             for file in written:
                 file.replace(path.parent / file.name)
     except OSError as error:
-        raise ExportError("cannot write the model", f"{path}: {error}", "choose another place") from error
+        raise ExportError("cannot write the model", f"{path} ({error.strerror})", "choose another place") from error
 
 
 def _write(model: ModelProto, temporary: Path, name: str, folder: Path | None, in_one_file: int) -> list[Path]:
@@ -85,7 +85,7 @@ def _check(written: Path, path: Path, trial: Callable[[Path], object]) -> None:
         raise
     except Exception as error:  # a runtime raises whatever it likes
         raise ExportError(
-            "the exported model does not run", f"{path}: {_first_line(error)}", "run the float model on the same sample"
+            "the exported model does not run", f"{path}: {' '.join(str(error).split())}", "report it with the model"
         ) from error
 
 

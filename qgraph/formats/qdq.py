@@ -63,7 +63,10 @@ def to_qdq(proto: ModelProto, run: RunData, metadata: Mapping[str, str], folder:
     """
     encodings = {record.slot: code for record in run.tqcs if (code := encoding_of(record)) is not None}
     if not encodings:
-        raise ExportError("the run has no scales", f"observer {run.settings.observer}", "solve it with an observer")
+        what, cure = "nothing is quantized on this target", "see qgraph scales for the reasons"
+        if run.settings.observer is None:
+            what, cure = "the run has no scales", "solve it with an observer"
+        raise ExportError(what, run.settings.target, cure)
     model = _at_opset(proto, max(OPSET_OF_DTYPE[code.dtype] for code in encodings.values()))
     reading = _read(model.graph, encodings)
     _check_same_model(model.graph, reading)

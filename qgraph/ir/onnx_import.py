@@ -11,22 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
 
-from qgraph.errors import ModelError, NotFoundError
-from qgraph.ir.elements import Structure, Tensor
+from qgraph.errors import NotFoundError
+from qgraph.ir.elements import Structure
 from qgraph.ir.fingerprint import fingerprint
 from qgraph.ir.normalise import normalise, sort_nodes
 from qgraph.ir.onnx_light import check
-from qgraph.ir.onnx_structure import STANDARD_DOMAINS, data_inputs, read_ops, read_structure, standard_opset
-from qgraph.ir.onnx_tensors import check_data, read_array
-from qgraph.ir.onnx_walk import all_nodes, all_tensors, has_sparse, texts
+from qgraph.ir.onnx_parse import parse
+from qgraph.ir.onnx_structure import read_structure
+from qgraph.ir.onnx_tensors import read_array
 from qgraph.ir.validate import validate
-
-OLDEST_OPSET = 10
-"""Older models are refused: onnx's converter is not reliable below it."""
-
-EXPORT_AGAIN = "export the model again"
 
 
 @dataclass(frozen=True)
@@ -72,6 +66,17 @@ class ImportedModel:
         """
         return bytes(self.proto.SerializeToString())
 
+    @cached_property
+    def external_files(self) -> tuple[Path, ...]:
+        """The files beside the model that hold its external weights, sorted."""
+        locations = {
+            entry.value
+            for tensor in self.proto.graph.initializer
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+        return tuple(self.folder / location for location in sorted(locations))
+
     @property
     def external_folder_entry(self) -> tuple[str, str]:
         """Key and value of the session setting by which onnxruntime finds the external weights."""
@@ -90,14 +95,8 @@ def load_model(path: Path) -> ImportedModel:
 
 
 def _load(path: Path) -> ImportedModel:
-    model = _read(path)
+    model, connections = parse(path)
     which = str(path)
-    _check_support(model, which)
-    _unify_domains(model)
-    for tensor in all_tensors(model):
-        check_data(tensor, path.parent)
-    connections = _connections(model)
-    validate(connections, which)
     sort_nodes(model, connections.ops)
     check(model, which)
     digest = fingerprint(model, path.parent)
@@ -117,65 +116,3 @@ def _without_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    """Parse the file; external data is not touched."""
-    which = str(path)
-    if path.is_dir():
-        raise ModelError("the model is a folder", which, "name the .onnx file in it")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError("no such model file", which, "check the path") from error
-    except OSError as error:
-        raise ModelError("the model file cannot be read", f"{which} ({error.strerror})", "check the file") from error
-    if not data:
-        raise ModelError("the model file is empty", which, "copy or export it again")
-    try:
-        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
-    except Exception as error:
-        # protobuf's own error type, from a package that is not a dependency of ours.
-        raise ModelError("not an ONNX model, or cut off", which, "copy or export it again") from error
-    if not model.HasField("graph"):
-        raise ModelError("the file has no ONNX graph", which, "give an .onnx model; copy or export it again")
-    return model
-
-
-def _check_support(model: onnx.ModelProto, which: str) -> None:
-    opset, newest = standard_opset(model), onnx.defs.onnx_opset_version()
-    if not opset:
-        raise ModelError("the model names no operator set, or is cut off", which, EXPORT_AGAIN)
-    if opset < OLDEST_OPSET:
-        cure = f"export the model with opset {OLDEST_OPSET} to {newest}"
-        raise ModelError(f"opset {opset} is too old", which, cure)
-    if opset > newest:
-        cure = f"update onnx (the installed one knows opset {newest}), or export an older opset"
-        raise ModelError(f"opset {opset} is too new", which, cure)
-    if not model.graph.node:
-        raise ModelError("the model's graph has no ops", which, EXPORT_AGAIN)
-    if not all(isinstance(text, str) for text in texts(model)):
-        raise ModelError("a name that is not UTF-8", which, EXPORT_AGAIN)
-    if has_sparse(model):
-        raise ModelError("sparse weights are not supported", which, "store the weights as dense tensors")
-
-
-def _unify_domains(model: onnx.ModelProto) -> None:
-    """Write the standard domain as ``""`` everywhere; it may also be called ``ai.onnx``."""
-    version = standard_opset(model)
-    others = [entry for entry in model.opset_import if entry.domain not in STANDARD_DOMAINS]
-    model.ClearField("opset_import")
-    model.opset_import.extend([helper.make_opsetid("", version), *others])
-    for node in all_nodes(model):
-        if node.domain == "ai.onnx":
-            node.domain = ""
-
-
-def _connections(model: onnx.ModelProto) -> Structure:
-    """Names and connections of the file as it is, so that all breaches are told before any library stops at one."""
-    graph = model.graph
-    constants = tuple(Tensor(tensor.name, "", None, constant=True) for tensor in graph.initializer)
-    outputs = tuple(value.name for value in graph.output)
-    return Structure(
-        graph.name, "", standard_opset(model), tuple(read_ops(graph)), constants, data_inputs(graph), outputs
-    )

@@ -1,0 +1,114 @@
+"""The command for models that are quantized already: check."""
+
+from __future__ import annotations
+
+import json as json_
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import Exit
+
+from qgraph.analysis.violation import Report, Violation
+from qgraph.cli.options import Json, Target
+from qgraph.cli.output import write_json, write_line
+
+app = typer.Typer()
+
+SHOWN = 6
+"""Tensors of a violation that the text shows; the JSON has all."""
+
+
+class Format(StrEnum):
+    """How findings are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+
+
+@app.command()
+def check(
+    model: Annotated[Path, typer.Argument(metavar="QUANTIZED_MODEL", help="A quantized .onnx.", show_default=False)],
+    target: Target,
+    format: Annotated[  # noqa: A002 - the name of the option
+        Format, typer.Option("--format", help="sarif: for code hosts.")
+    ] = Format.TEXT,
+    *,
+    json: Json = False,
+) -> None:
+    """Find scales that differ where the target needs them equal; exit code 1 if there are any. Needs no data.
+
+    QuantizeLinear/DequantizeLinear or QLinear ops, made by any tool.
+
+    Example: qgraph check model.int8.onnx --target tflite
+    """
+    from qgraph.jobs.checking import check_file  # loads onnx
+
+    report = check_file(model, target)
+    if format is Format.SARIF:
+        from qgraph.analysis.sarif import sarif  # only for this format
+
+        log = sarif(report, model, version("qgraph"))
+        typer.echo(json_.dumps(log, indent=2, ensure_ascii=False, allow_nan=False))
+    elif json or format is Format.JSON:
+        _write_json(report, model)
+    else:
+        _write_text(report, model)
+    if report.violations:
+        raise Exit(1)
+
+
+def _write_json(report: Report, model: Path) -> None:
+    summary = report.summary
+    write_json(
+        {
+            "model": str(model),
+            "target": report.target,
+            "target_version": report.version,
+            "violations": [violation.as_json() for violation in report.violations],
+            "summary": {
+                "ops": summary.ops,
+                "quantized_tensors": summary.quantized,
+                "left_float": summary.left_float,
+                "not_wanted": summary.not_wanted,
+                "unread": summary.unread,
+            },
+        }
+    )
+
+
+def _write_text(report: Report, model: Path) -> None:
+    for violation in report.violations:
+        _write_violation(violation)
+    count, summary = len(report.violations), report.summary
+    found = "no violations" if not count else f"{count} violation{'s' if count > 1 else ''}"
+    write_line(f"{model}: {found} of {report.target}; {summary.quantized} tensors are quantized")
+    if summary.left_float:
+        write_line(f"left in float where {report.target} would quantize: {_named(summary.left_float)}")
+    if summary.not_wanted:
+        write_line(f"quantized where {report.target} would not: {_named(summary.not_wanted)}")
+    if summary.unread:
+        write_line(f"not checked, scales computed at run time or per block: {_named(summary.unread)}")
+
+
+def _write_violation(violation: Violation) -> None:
+    write_line(f"{violation.rule} ({violation.op_type} {violation.op}): {violation.message}")
+    shown = violation.tensors[:SHOWN]
+    width = max((len(tensor.name) for tensor in shown), default=0)
+    ratio = violation.ratio
+    for index, tensor in enumerate(shown):
+        factor = f"  (× {ratio:.6g})" if index == 1 and ratio is not None and ratio != 1 else ""
+        write_line(f"  {tensor.name:<{width}}  {tensor.dtype}  {tensor.values}{factor}")
+    if len(violation.tensors) > SHOWN:
+        write_line(f"  and {len(violation.tensors) - SHOWN} more")
+    write_line(f"  repair: {violation.repair}")
+    write_line(f"  source: {violation.source}")
+    write_line("")
+
+
+def _named(names: tuple[str, ...]) -> str:
+    more = ", …" if len(names) > SHOWN else ""
+    return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
