@@ -102,6 +102,10 @@ class Fields:
             return value
         return self._wrong(key, value, f"one of {', '.join(options)}", options[0])
 
+    def optional_choice(self, key: str, options: Iterable[str]) -> str | None:
+        """As `choice`, or None where the field is left out."""
+        return self.choice(key, options) if self._has(key) else None
+
     def texts(self, key: str) -> tuple[str, ...]:
         """A required list of distinct strings that is not empty."""
         value = self._take(key)
@@ -132,6 +136,10 @@ class Fields:
         value = self._take(key)
         values = value if isinstance(value, dict) else self._wrong(key, value, "a table", {})
         return Fields(values, f"{self._path}.{key}" if self._path else key, self.mistakes)
+
+    def optional_table(self, key: str) -> Fields | None:
+        """A table, or None where it is left out."""
+        return self.table(key) if self._has(key) else None
 
     def tables(self, key: str) -> list[Fields]:
         """A list of tables, empty where the field is left out. Messages count them from 1."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from qgraph.constraints.merge_methods import MergeMethod
 from qgraph.tqc import Scheme
 
 
@@ -83,6 +84,22 @@ class Same:
 
 
 @dataclass(frozen=True, slots=True)
+class Alignment:
+    """Whose statistics count where an alignment option speaks about an op.
+
+    Attributes:
+        method: Align to Input, Align to Output or Align to Large; the others let all statistics count.
+        inputs, outputs: the op's slots that are quantized as values; those of one side are silenced.
+    """
+
+    op: str
+    op_type: str
+    method: MergeMethod
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fixed:
     """A slot whose scale and offset the target prescribes."""
 
@@ -129,6 +146,7 @@ class Constraints:
     fixed: tuple[Fixed, ...]
     derived: tuple[Derived, ...]
     fused: tuple[Fused, ...]
+    alignments: tuple[Alignment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ The tables of a pack::
     [[weighted]]     name, ops, weight, bias, axis, when, source, reported
     [[fusion]]       name, producers (a list or "all"), consumers, producer_when, when, source, reported
     [[no_value]]     ops, inputs, constants_only, reason
+    [merge_methods]  elementwise_merge_method, concat_merge_method, averagepool_method, resize_method; all optional
 
 ``inputs`` and ``outputs`` are lists of indices or "all". ``when`` is a list of conditions: tables with ``input``,
 ``attribute``, ``default``, ``one_of`` and ``constant``. ``reported = true`` marks a rule that is known only from
@@ -27,6 +28,7 @@ from fractions import Fraction
 
 from qgraph.constraints.conditions import Condition, Scalar
 from qgraph.constraints.fields import Fields
+from qgraph.constraints.merge_methods import FAMILIES, UNCHANGED, MergeMethod, MergeMethods
 from qgraph.constraints.model import Strength
 from qgraph.constraints.rule_pack import (
     FixedRule,
@@ -75,6 +77,7 @@ def read_pack(document: Mapping[str, object], file: str) -> RulePack:
         weighted=tuple(_weighted(entry) for entry in top.tables("weighted")),
         fusions=tuple(_fusion(entry) for entry in top.tables("fusion")),
         no_values=tuple(_no_value(entry) for entry in top.tables("no_value")),
+        merge_methods=_merge_methods(top.optional_table("merge_methods")),
     )
     header.refuse_unknown()
     top.refuse_unknown()
@@ -237,6 +240,14 @@ def _no_value(fields: Fields) -> NoValueRule:
     )
     fields.refuse_unknown()
     return rule
+
+
+def _merge_methods(fields: Fields | None) -> MergeMethods:
+    if fields is None:
+        return UNCHANGED
+    given = {option: fields.optional_choice(option, tuple(MergeMethod)) for option in FAMILIES}
+    fields.refuse_unknown()
+    return MergeMethods(**{option: None if name is None else MergeMethod(name) for option, name in given.items()})
 
 
 def _source(fields: Fields) -> str:

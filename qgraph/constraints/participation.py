@@ -27,16 +27,22 @@ class Participation:
     pass_through: frozenset[str]
 
 
-def participation(wiring: Wiring, pack: RulePack, index: RuleIndex) -> Participation:
+def participation(
+    wiring: Wiring, pack: RulePack, index: RuleIndex, kept: frozenset[str] = frozenset()
+) -> Participation:
     """Decide for every op.
 
     A pass-through op is quantized if what enters it comes from a quantized op, or if a quantized op reads what it
     makes; between float ops only it would add noise for nothing.
+
+    Args:
+        kept: names of pass-through ops that are quantized in any case.
     """
     reasons = {op.name: reason for op in wiring.ops if (reason := _refusal(op, wiring, pack, index)) is not None}
     carriers = {op.name: value for op in wiring.ops if op.name not in reasons for value in _carried(op, wiring, index)}
     after_quantized = _forward(wiring, index, reasons, carriers)
-    for name in _needless(wiring, index, reasons, carriers, after_quantized):
+    needless = set(_needless(wiring, index, reasons, carriers, after_quantized))
+    for name in sorted(needless - kept):
         reasons[name] = "it passes a value on between float ops only"
     return Participation(reasons, frozenset(name for name in carriers if name not in reasons))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qgraph.constraints.conditions import Condition
+from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
 from qgraph.constraints.model import Strength
 from qgraph.tqc import Scheme
 
@@ -35,6 +36,9 @@ class SameRule:
     """Slots of one op that must have equal scale and offset.
 
     With outputs, each input is tied to each output; without, every input to the first one.
+
+    Attributes:
+        optional: an option of the user's made the rule; it ties only what no other rule ties at the same op.
     """
 
     name: str
@@ -44,6 +48,7 @@ class SameRule:
     strength: Strength
     source: str
     when: tuple[Condition, ...] = ()
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,7 @@ class RulePack:
         can_requantize: whether a tensor can be read with other parameters than it was written with.
         quantize_unlisted: whether ops that the pack does not name are quantized (without rules) or stay float.
         unlisted_reason: why they stay float.
+        merge_methods: the target's choice for each alignment option that the user leaves open.
     """
 
     name: str
@@ -164,3 +170,4 @@ class RulePack:
     weighted: tuple[WeightedRule, ...] = ()
     fusions: tuple[FusionRule, ...] = ()
     no_values: tuple[NoValueRule, ...] = ()
+    merge_methods: MergeMethods = UNCHANGED

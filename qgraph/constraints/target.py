@@ -50,10 +50,10 @@ class Target:
         return f"{maker.name} ({maker.type}) and {reader.op} ({reader.op_type}) run as one ({reader.source})"
 
 
-def aim(structure: Structure, pack: RulePack) -> Target:
-    """Look at a model with the eyes of a target."""
+def aim(structure: Structure, pack: RulePack, kept: frozenset[str] = frozenset()) -> Target:
+    """Look at a model with the eyes of a target; `kept` are pass-through ops that are quantized in any case."""
     wiring, index = wire(structure), index_rules(pack)
-    part = participation(wiring, pack, index)
+    part = participation(wiring, pack, index, kept)
     fused = _fused_pairs(wiring, index, part)
     return Target(pack, index, wiring, part, fused, _outer_slots(wiring, fused))
 

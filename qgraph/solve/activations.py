@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qgraph.calib.observers.catalog import Parameter
-from qgraph.calib.observers.observe import Observer, ScaleAndOffset, observe
+from qgraph.calib.observers.observe import Observer, ScaleAndOffset, has_signal, observe
 from qgraph.calib.statistics import EMPTY_STATISTICS, TensorStatistics, condition
 from qgraph.constraints.model import Group
 from qgraph.errors import StatisticsError
 from qgraph.ir.elements import Op
 from qgraph.solve.noise import Quantizer, noise_db
 from qgraph.solve.parameters import GroupParameters, TensorNoise
-from qgraph.solve.pool import counted, pooled
+from qgraph.solve.pool import pooled
+from qgraph.solve.unite import rendering_scheme, unite
+from qgraph.solve.voices import Voices, reason
 from qgraph.tqc import QuantizationState, Scheme, to_float32
 
 Problem = tuple[tuple[str, ...], Scheme]
@@ -54,12 +56,16 @@ def prescribed(group: Group) -> GroupParameters:
 
 
 def solve_activations(
-    members: Mapping[str, tuple[str, ...]], groups: Sequence[Group], calibration: Calibration
+    members: Mapping[str, tuple[str, ...]],
+    groups: Sequence[Group],
+    voices: Mapping[str, Voices],
+    calibration: Calibration,
 ) -> tuple[dict[str, GroupParameters], dict[tuple[str, str], TensorNoise]]:
     """Solve all groups, and every tensor alone, in one call of the observer.
 
     Args:
         members: the tensors read or made at the slots of each group, by group id.
+        voices: which of them count, by group id.
 
     Returns:
         The parameters by group id; the noise by group id and tensor.
@@ -74,11 +80,13 @@ def solve_activations(
                 group.master,
                 "choose a target that has them per tensor",
             )
-    together = {group.id: (counted(members[group.id], calibration.producers), group.scheme) for group in groups}
+    together = {group.id: _problems(group, voices[group.id], calibration) for group in groups}
     alone = {(group.id, name): ((name,), group.scheme) for group in groups for name in members[group.id]}
-    answers = _answers({*together.values(), *alone.values()}, calibration)
+    answers = _answers({*alone.values(), *(one for several in together.values() for one in several)}, calibration)
     solved = {
-        group.id: prescribed(group) if group.fixed else _parameters(together[group.id], answers, calibration)
+        group.id: prescribed(group)
+        if group.fixed
+        else _parameters(group, voices[group.id], [answers[one] for one in together[group.id]], calibration)
         for group in groups
     }
     return solved, _noises(
@@ -99,19 +107,33 @@ def _answers(problems: set[Problem], calibration: Calibration) -> dict[Problem, 
     return dict(zip(ordered, found, strict=True))
 
 
+def _problems(group: Group, voices: Voices, calibration: Calibration) -> tuple[Problem, ...]:
+    """What has to be solved for a group: all that is heard in it at once, or each value alone."""
+    if voices.large is None:
+        return ((voices.heard, group.scheme),)
+    signals = [name for name in voices.heard if has_signal(calibration.of(name))]
+    if len(signals) < 2:
+        return ((tuple(signals) or voices.heard, group.scheme),)
+    return tuple(((name,), rendering_scheme(group.scheme)) for name in signals)
+
+
 def _parameters(
-    problem: Problem, answers: Mapping[Problem, ScaleAndOffset | None], calibration: Calibration
+    group: Group, voices: Voices, answers: Sequence[ScaleAndOffset | None], calibration: Calibration
 ) -> GroupParameters:
     """The parameters of a group that the target leaves open. One healthy member makes it healthy."""
-    tensors = [calibration.of(name) for name in problem[0]]
+    tensors = [calibration.of(name) for name in voices.heard]
     states = [condition(one) for one in tensors]
     state = QuantizationState.ACTIVATED
     if None not in states:
         state = condition(pooled(tensors)) or state
-    answer = answers[problem]
-    if answer is None:
+    known = [answer for answer in answers if answer is not None]
+    if not known:
         return GroupParameters(state, reason=REASONS[state])
-    return GroupParameters(state, (answer[0],), (answer[1],), REASONS.get(state))
+    scale, offset = known[0] if len(known) == 1 else unite(known, group.scheme)
+    remarks = [REASONS[state]] if state in REASONS else []
+    if voices.large is not None and len(known) > 1:
+        remarks.append(f"each of {len(known)} values solved alone, the ranges united: {reason(voices.large)}")
+    return GroupParameters(state, (scale,), (offset,), "; ".join(remarks) or None)
 
 
 def _noises(
@@ -152,7 +174,12 @@ REASONS: Mapping[QuantizationState, str] = {
 """What a degenerate state means, for the reason of a slot."""
 
 
-def remark(tensor: str, calibration: Calibration) -> str | None:
-    """What is special about the values of a tensor, if anything is."""
+def remarks(tensor: str, voices: Voices, calibration: Calibration) -> list[str]:
+    """What is special about the values of a tensor in a group."""
+    found = []
     state = condition(calibration.of(tensor))
-    return None if state is None else REASONS[state]
+    if state is not None:
+        found.append(REASONS[state])
+    if tensor in voices.silenced:
+        found.append(f"its statistics do not count: {reason(voices.silenced[tensor])}")
+    return found

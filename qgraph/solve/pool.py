@@ -56,16 +56,17 @@ def counted(tensors: Iterable[str], producers: Mapping[str, Op]) -> tuple[str, .
         producers: the op that makes each tensor; graph inputs and constants are missing.
     """
     members = frozenset(tensors)
-    return tuple(sorted(name for name in members if not _repeats(producers.get(name), members)))
+    return tuple(sorted(name for name in members if not sources(name, members, producers)))
 
 
-def _repeats(op: Op | None, members: frozenset[str]) -> bool:
-    """Whether everything that `op` makes is in its inputs, and these are members."""
-    if op is None or op.domain:
-        return False
-    if op.type in REPEATING:
-        return op.inputs[0] in members
-    return op.type in JOINING and all(name in members for name in op.inputs if name is not None)
+def sources(tensor: str, members: frozenset[str], producers: Mapping[str, Op]) -> tuple[str, ...]:
+    """The members whose values a tensor merely repeats; none where it holds a value that they do not."""
+    op = producers.get(tensor)
+    if op is None or op.domain or op.type not in REPEATING | JOINING:
+        return ()
+    inputs = op.inputs[:1] if op.type in REPEATING else op.inputs
+    found = tuple(name for name in inputs if name is not None)
+    return found if members.issuperset(found) else ()
 
 
 def pooled(members: Sequence[TensorStatistics]) -> TensorStatistics:

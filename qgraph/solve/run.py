@@ -24,6 +24,8 @@ class RunSettings:
         observer: None for a run without scales (structure only).
         observer_parameters: as resolved, defaults included.
         weights: how weight scales are chosen, ``minmax`` or ``mse``.
+        elementwise_merge_method, concat_merge_method, averagepool_method, resize_method: the alignment options, as
+            resolved with the target's choice; None where the target's rules stand as they are.
     """
 
     target: str
@@ -32,6 +34,10 @@ class RunSettings:
     observer: str | None = None
     observer_parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
     weights: str | None = None
+    elementwise_merge_method: str | None = None
+    concat_merge_method: str | None = None
+    averagepool_method: str | None = None
+    resize_method: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

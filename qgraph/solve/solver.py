@@ -19,10 +19,11 @@ from qgraph.calib.observers.observe import Observer
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.constraints.model import Constraints, Group, Grouping, SlotPlan
 from qgraph.ir.elements import Structure
-from qgraph.solve.activations import Calibration, prescribed, remark, solve_activations
+from qgraph.solve.activations import Calibration, prescribed, remarks, solve_activations
 from qgraph.solve.noise import requantize_price_db
 from qgraph.solve.parameters import GroupParameters, TensorNoise
 from qgraph.solve.run import RunData, RunSettings
+from qgraph.solve.voices import Voices, listen
 from qgraph.solve.weights import BiasTask, solve_biases, solve_weights
 from qgraph.tqc import QuantizationState, TqcRecord
 
@@ -41,6 +42,7 @@ class _Roles:
 class _Solution:
     """All that the records are written from: by group id, and by group id and tensor."""
 
+    voices: Mapping[str, Voices]
     parameters: dict[str, GroupParameters]
     noise: dict[tuple[str, str], TensorNoise]
     events: tuple[str, ...]
@@ -83,7 +85,7 @@ def solve(
         calibration = Calibration(
             statistics, producers, observer or settings.observer, settings.observer_parameters, device
         )
-    solution = _solve_groups(grouping, roles, calibration, weights, biases, settings.weights)
+    solution = _solve_groups(constraints, grouping, roles, calibration, weights, biases, settings.weights)
     prices = {} if calibration is None else _requantize_prices(grouping, solution, calibration)
     return RunData(settings, _records(constraints, grouping, solution, calibration), grouping, prices, solution.events)
 
@@ -117,6 +119,7 @@ def _roles(constraints: Constraints, grouping: Grouping) -> _Roles:
 
 
 def _solve_groups(
+    constraints: Constraints,
     grouping: Grouping,
     roles: _Roles,
     calibration: Calibration | None,
@@ -127,8 +130,10 @@ def _solve_groups(
     """Activations and weights, then the biases that are derived from both."""
     parameters = {group.id: prescribed(group) for group in grouping.groups}
     noise: dict[tuple[str, str], TensorNoise] = {}
+    voices: dict[str, Voices] = {}
     if calibration is not None:
-        solved, noises = solve_activations(roles.members, roles.activations, calibration)
+        voices = listen(roles.activations, roles.members, constraints, calibration.statistics, calibration.producers)
+        solved, noises = solve_activations(roles.members, roles.activations, voices, calibration)
         parameters |= solved
         noise |= noises
     if method is not None:
@@ -140,7 +145,7 @@ def _solve_groups(
         if group.id in derived:
             # The stored noise is that of the scales before they were raised.
             noise |= {(group.id, name): TensorNoise(own=noise[group.id, name].own) for name in roles.members[group.id]}
-    return _Solution(parameters | derived, noise, tuple(sorted(events)))
+    return _Solution(voices, parameters | derived, noise, tuple(sorted(events)))
 
 
 def _records(
@@ -168,9 +173,9 @@ def _quantized(plan: SlotPlan, group: Group, solution: _Solution, calibration: C
     noise = solution.noise.get((group.id, plan.tensor), TensorNoise())
     slave = plan.slot != group.master
     reason = parameters.reason
-    if calibration is not None and plan.role in ("activation", "constant"):
-        remarks = dict.fromkeys(text for text in (reason, remark(plan.tensor, calibration)) if text is not None)
-        reason = "; ".join(remarks) or None
+    if calibration is not None and group.id in solution.voices:
+        found = remarks(plan.tensor, solution.voices[group.id], calibration)
+        reason = "; ".join(dict.fromkeys([reason, *found] if reason else found)) or None
     return TqcRecord(
         plan.slot,
         plan.tensor,

@@ -26,7 +26,7 @@ def test_joining_whole_families_leaves_few_requantizes(name: str, count: int) ->
     assert solve_groups(constraints, force_overlap=True).requantizes == ()
 
 
-@pytest.mark.parametrize("target", ["tflite", "onnxruntime"])
+@pytest.mark.parametrize("target", ["tflite", "onnxruntime", "ppl_cuda"])
 def test_every_float_tensor_of_a_real_model_is_accounted_for(target: str) -> None:
     graph = model("ch_PP-OCRv4_det_infer.onnx")
     constraints = constrain(graph, load_pack(target))
