@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qgraph.api import Database as Database
     from qgraph.api import Run as Run
     from qgraph.api import open as open  # noqa: A004 - qgraph.open is its name
+    from qgraph.calib.images import ImageOptions as ImageOptions
     from qgraph.errors import QgraphError as QgraphError
     from qgraph.tqc import QuantizationState as QuantizationState
     from qgraph.tqc import TensorQuantizationConfig as TensorQuantizationConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Calibration": "qgraph.api",
     "Database": "qgraph.api",
+    "ImageOptions": "qgraph.calib.images",
     "QgraphError": "qgraph.errors",
     "QuantizationState": "qgraph.tqc",
     "Run": "qgraph.api",
@@ -30,7 +32,16 @@ _HOMES = {
     "open": "qgraph.api",
 }
 
-__all__ = ["Calibration", "Database", "QgraphError", "QuantizationState", "Run", "TensorQuantizationConfig", "open"]
+__all__ = [
+    "Calibration",
+    "Database",
+    "ImageOptions",
+    "QgraphError",
+    "QuantizationState",
+    "Run",
+    "TensorQuantizationConfig",
+    "open",
+]
 
 
 def __getattr__(name: str) -> object:

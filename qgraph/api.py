@@ -18,9 +18,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from qgraph.constraints import explain
+from qgraph.constraints.merge_methods import MergeOptions, merge_methods
 from qgraph.constraints.model import Edge, SlotPlan
 from qgraph.errors import UsageError
 from qgraph.solve.run import Parameter, RunData
@@ -31,6 +32,7 @@ from qgraph.store.records import CalibrationStatus
 
 if TYPE_CHECKING:
     from qgraph.analysis.verify import Verification
+    from qgraph.calib.images import ImageOptions
     from qgraph.calib.statistics import TensorStatistics
     from qgraph.jobs.calibrating import Report, Ticker
     from qgraph.jobs.question import Question
@@ -83,8 +85,21 @@ class Database:
             self._store.close()
             self._store = None
 
-    def analyze(self, model: str | Path, target: str, *, force_overlap: bool = False, name: str | None = None) -> Run:
+    def analyze(
+        self,
+        model: str | Path,
+        target: str,
+        *,
+        force_overlap: bool = False,
+        name: str | None = None,
+        **alignment: Unpack[MergeOptions],
+    ) -> Run:
         """Solve which tensors share on a target, before any data: a run without scales.
+
+        Args:
+            **alignment: ``elementwise_merge_method``, ``concat_merge_method``, ``averagepool_method``,
+                ``resize_method``: "Joint" (True), "Align to Input", "Align to Output", "Align to Large", "None" (False)
+                or "Force None"; one that is not given is the target's to choose.
 
         Raises:
             QgraphError: a bad model, an unknown target, constraints that contradict each other.
@@ -92,7 +107,8 @@ class Database:
         from qgraph.jobs.question import Question  # heavy
         from qgraph.jobs.solving import analyze  # heavy
 
-        return Run(self, analyze(self.store, Path(model), Question(target, force_overlap), name=name))
+        question = Question(target, force_overlap, methods=merge_methods(**alignment))
+        return Run(self, analyze(self.store, Path(model), question, name=name))
 
     def calibrate(
         self,
@@ -102,8 +118,10 @@ class Database:
         steps: int | None = None,
         batch_size: int | None = None,
         collate_fn: Callable[[Any], object] | None = None,
+        images: ImageOptions | None = None,
         checkpoint_every: float | None = None,
         question: Question | None = None,
+        name: str | None = None,
         report: Report = lambda _: None,
         tick: Ticker | None = None,
     ) -> Calibration:
@@ -111,13 +129,16 @@ class Database:
 
         Args:
             model: an ONNX file.
-            data: path of an ``.npz`` (one array per input, first axis = samples), an array or dict of arrays with
-                such an axis, or any iterable of batches: arrays, tuples or dicts; no ``len()`` needed.
+            data: path of an ``.npz`` (one array per input, first axis = samples), of an image, or of a folder of
+                either; an array or dict of arrays with such an axis; or any iterable of batches: arrays, tuples or
+                dicts, as a torch ``DataLoader``; no ``len()`` needed.
             steps: batches to use; None for all.
             batch_size: samples per inference; results do not depend on it.
             collate_fn: turns an item of an iterable into an array, tuple or dict.
+            images: how image files are made ready; None for the model's own size and pixels in 0..1.
             checkpoint_every: seconds between checkpoints.
             question: what will be asked afterwards; what is wrong with it is said before anything runs.
+            name: of the run that will be asked for; one that it cannot have is refused before anything runs.
             report: called with each line that a user should see.
             tick: called with samples counted and samples in all.
 
@@ -131,14 +152,50 @@ class Database:
             Path(model),
             data,
             question=question,
+            name=name,
             steps=steps,
             batch_size=batch_size,
             collate=collate_fn,
+            images=images,
             checkpoint_every=CHECKPOINT_SECONDS if checkpoint_every is None else checkpoint_every,
             report=report,
             tick=tick,
         )
         return Calibration(self, done.calibration, done.status, done.samples, done.resumed_from, done.inferences)
+
+    def forecast(
+        self,
+        model: str | Path,
+        data: object,
+        *,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        collate_fn: Callable[[Any], object] | None = None,
+        images: ImageOptions | None = None,
+        question: Question | None = None,
+        report: Report = lambda _: None,
+    ) -> Answer:
+        """Tell what `calibrate` with these arguments would collect and take: one inference, nothing is stored.
+
+        A one-shot iterator is used up.
+
+        Raises:
+            QgraphError: what `calibrate` would refuse.
+        """
+        from qgraph.jobs.forecasting import as_json, forecast  # heavy
+
+        return as_json(
+            forecast(
+                Path(model),
+                data,
+                steps=steps,
+                batch_size=batch_size,
+                collate=collate_fn,
+                images=images,
+                question=question,
+                report=report,
+            )
+        )
 
     def calibration(self, reference: str) -> Calibration:
         """A stored calibration, written as ``c1``."""
@@ -158,12 +215,19 @@ class Database:
         parameters: Mapping[str, Parameter] | None = None,
         name: str | None = None,
         allow_partial: bool = False,
+        **alignment: Unpack[MergeOptions],
     ) -> Run:
-        """Solve a run from the statistics of a calibration, or of another run's: no inference, no model file."""
+        """Solve a run from the statistics of a calibration, or of another run's: no inference, no model file.
+
+        Args:
+            **alignment: as for `analyze`.
+        """
         from qgraph.jobs.question import Question  # heavy
         from qgraph.jobs.solving import solve  # heavy
 
-        question = Question(target, force_overlap, observer, parameters or {}, weights)
+        question = Question(
+            target, force_overlap, observer, parameters or {}, weights, methods=merge_methods(**alignment)
+        )
         return Run(self, solve(self.store(), reference, question, name=name, allow_partial=allow_partial))
 
     def run(self, reference: str = "latest") -> Run:
@@ -215,8 +279,13 @@ class Calibration:
         parameters: Mapping[str, Parameter] | None = None,
         name: str | None = None,
         allow_partial: bool = False,
+        **alignment: Unpack[MergeOptions],
     ) -> Run:
-        """Solve a run: groups, scales, noise and prices on a target. No inference, no model file."""
+        """Solve a run: groups, scales, noise and prices on a target. No inference, no model file.
+
+        Args:
+            **alignment: as for `Database.analyze`.
+        """
         return self._database.solve(
             self.id,
             target=target,
@@ -226,6 +295,7 @@ class Calibration:
             parameters=parameters,
             name=name,
             allow_partial=allow_partial,
+            **alignment,
         )
 
     def statistics(self) -> Mapping[str, TensorStatistics]:
@@ -321,18 +391,36 @@ class Run:
         export(self._database.store(), self.id, Path(output), model=None if model is None else Path(model))
 
     def verify(
-        self, data: object, *, steps: int | None = None, model: str | Path | None = None, optimized: bool = True
+        self,
+        data: object,
+        *,
+        steps: int | None = None,
+        images: ImageOptions | None = None,
+        model: str | Path | None = None,
+        optimized: bool = True,
+        report: Report = lambda _: None,
     ) -> Verification:
         """Run the exported model against the float one on the same samples.
 
         Args:
             data: as for `Database.calibrate`; use samples that were not calibrated on.
+            images: as for `Database.calibrate`.
             optimized: with onnxruntime's integer kernels; False runs every node as it is written.
+            report: called with each line that a user should see.
         """
         from qgraph.jobs.exporting import verify  # heavy
 
         place = None if model is None else Path(model)
-        found, _ = verify(self._database.store(), self.id, data, model=place, steps=steps, optimized=optimized)
+        found, _ = verify(
+            self._database.store(),
+            self.id,
+            data,
+            model=place,
+            steps=steps,
+            images=images,
+            optimized=optimized,
+            report=report,
+        )
         return found
 
 

@@ -21,7 +21,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "tqc": (FOUNDATION, set()),
     "ir": (FOUNDATION, {"networkx", "onnx", "onnx_ir", "onnxscript", "numpy"}),
     "constraints": (FOUNDATION | {"ir"}, set()),
-    "calib": (FOUNDATION | {"ir"}, {"numpy", "numba", "torch", "onnx", "onnxruntime"}),
+    "calib": (FOUNDATION | {"ir"}, {"numpy", "numba", "torch", "onnx", "onnxruntime", "PIL"}),
     "solve": (FOUNDATION | {"ir", "constraints", "calib"}, {"torch"}),
     "store": (PLAIN, {"sqlalchemy", "alembic"}),
     "formats": (PLAIN | {"ir"}, {"onnx", "numpy"}),
@@ -37,6 +37,7 @@ ONE_MODULE_ONLY = {
     "networkx": "ir/graph.py",
     "numba": "calib/kernels.py",
     "alembic": "store/migrate.py",
+    "PIL": "calib/images.py",
 }
 """Heavy or replaceable libraries that exactly one module knows."""
 

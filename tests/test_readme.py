@@ -11,6 +11,7 @@ import onnx
 import pytest
 from conftest import Cli
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with model.onnx (two convolutions, concatenated), samples.npz and others.npz."""
+    """A folder with model.onnx (two convolutions, concatenated), samples.npz, others.npz and photos."""
     random = np.random.default_rng(0)
     weights = [numpy_helper.from_array(random.normal(size=(4, 3, 3, 3)).astype(np.float32), f"w{i}") for i in (1, 2)]
     nodes = [
@@ -37,6 +38,10 @@ def project(tmp_path: Path) -> Path:
     onnx.save(model, tmp_path / "model.onnx")
     for name in ("samples", "others"):
         np.savez(tmp_path / f"{name}.npz", input=random.normal(size=(4, 3, 8, 8)).astype(np.float32))
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        pixels = random.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
     return tmp_path
 
 
@@ -65,7 +70,7 @@ def test_the_python_of_the_readme_runs(project: Path, monkeypatch: pytest.Monkey
 
 
 def test_every_command_has_help_with_an_example(cli: Cli) -> None:
-    commands = "analyze calibrate solve runs show groups scales share why why-not diff export verify targets observers"
+    commands = "analyze calibrate check solve runs show groups scales share why why-not diff export verify targets observers"
     for command in [*([name] for name in commands.split()), ["db", "check"], ["db", "upgrade"], ["db", "stats"]]:
         result = cli(*command, "--help")
         assert result.code == 0

@@ -7,7 +7,6 @@ from typer.exceptions import Exit
 
 from qgraph.cli.options import DEFAULT_DATABASE, Db, Json
 from qgraph.cli.output import write_json, write_line, write_table
-from qgraph.store.database import open_database
 
 app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
@@ -18,7 +17,8 @@ def check(db: Db = DEFAULT_DATABASE, *, json: Json = False) -> None:
 
     Example: qgraph db check
     """
-    from qgraph.store import integrity  # only this command needs it
+    from qgraph.store import integrity  # loads SQLAlchemy
+    from qgraph.store.database import open_database  # loads SQLAlchemy
 
     findings = integrity.check(open_database(db, create=False))
     if json:
@@ -52,7 +52,8 @@ def stats(db: Db = DEFAULT_DATABASE, *, json: Json = False) -> None:
 
     Example: qgraph db stats
     """
-    from qgraph.store import integrity  # only this command needs it
+    from qgraph.store import integrity  # loads SQLAlchemy
+    from qgraph.store.database import open_database  # loads SQLAlchemy
 
     counts = integrity.row_counts(open_database(db, create=False))
     if json:

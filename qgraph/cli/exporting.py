@@ -9,8 +9,21 @@ from typing import Annotated
 import typer
 
 import qgraph
-from qgraph.cli.options import DEFAULT_DATABASE, Data, Db, Json, MovedModel, RunArgument
-from qgraph.cli.output import write_json, write_line, write_table
+from qgraph.cli.data_options import (
+    Bgr,
+    Broken,
+    BrokenImages,
+    Data,
+    ImageLayout,
+    ImageResize,
+    ImageSize,
+    Mean,
+    Resize,
+    Std,
+    image_options,
+)
+from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, MovedModel, RunArgument
+from qgraph.cli.output import note, write_json, write_line, write_table
 
 app = typer.Typer()
 
@@ -50,8 +63,15 @@ def verify(
     data: Data,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Samples to use.", show_default="all")] = None,
     model: MovedModel = None,
+    size: ImageSize = None,
+    resize: ImageResize = Resize.STRETCH,
+    mean: Mean = None,
+    std: Std = None,
+    layout: ImageLayout = None,
+    broken: BrokenImages = Broken.SKIP,
     db: Db = DEFAULT_DATABASE,
     *,
+    bgr: Bgr = False,
     unoptimized: Annotated[
         bool, typer.Option("--unoptimized", help="Run every node as it is written, without integer kernels.")
     ] = False,
@@ -61,9 +81,10 @@ def verify(
 
     Example: qgraph verify latest --data others.npz
     """
+    images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
     with qgraph.open(db, create=False) as database:
         found = database.run(run)
-        compared = found.verify(data, steps=steps, model=model, optimized=not unoptimized)
+        compared = found.verify(data, steps=steps, images=images, model=model, optimized=not unoptimized, report=note)
     if json:
         write_json({"run": found.id, "samples": compared.samples, "outputs": compared.outputs})
         return

@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Sequence
 
 import typer
-from typer.exceptions import Exit, TyperException
+from typer.exceptions import TyperException
 
-from qgraph.cli import database, exporting, questions, solving
+from qgraph.cli import checking, database, exporting, questions, solving
 from qgraph.errors import ConflictError, QgraphError, UsageError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(solving.app)
 app.add_typer(questions.app)
 app.add_typer(exporting.app)
+app.add_typer(checking.app)
 app.add_typer(database.app, name="db")
 
 FOUND = 1
@@ -46,17 +47,16 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="qgraph", standalone_mode=False)
         sys.stdout.flush()
-    except Exit as exit_:
-        return exit_.exit_code
     except TyperException as error:
-        return report(UsageError(error.format_message().rstrip("."), "command line", "see qgraph --help"), arguments)
+        message = error.format_message().rstrip(".")
+        if not message:  # no arguments at all: the help has been shown
+            return BAD
+        command = " ".join(["qgraph", *arguments[:1]]) if arguments and not arguments[0].startswith("-") else "qgraph"
+        return report(UsageError(message, command, f"see {command} --help"), arguments)
     except QgraphError as error:
         if debug:
             traceback.print_exc()
         return report(error, arguments)
-    except KeyboardInterrupt:
-        print("qgraph: interrupted; the same command continues", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has seen enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,6 +69,8 @@ def run(arguments: list[str]) -> int:
             f"unexpected {type(error).__name__}", str(error) or "no message", "run again with --debug and report it"
         )
         return report(unexpected, arguments)
+    if code == INTERRUPTED:
+        report(QgraphError("interrupted", " ".join(arguments[:1]), "the same command continues"), arguments)
     return code if isinstance(code, int) else 0
 
 

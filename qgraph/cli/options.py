@@ -28,18 +28,47 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The float model, a
 MovedModel = Annotated[
     Path | None, typer.Option("--model", help="Where the float model is now, if it was moved.", show_default=False)
 ]
-Data = Annotated[
-    Path,
-    typer.Option("--data", help="An .npz with one array per input, first axis = samples.", show_default=False),
-]
 Target = Annotated[
     str,
     typer.Option("--target", "-t", help="One of `qgraph targets`, or the path of a rule pack.", show_default=False),
 ]
 Observer = Annotated[str, typer.Option("--observer", help="One of `qgraph observers`.")]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUE",
+        help="A parameter of the observer, as `qgraph observers` lists them; may be repeated.",
+        show_default=False,
+    ),
+]
 Overlap = Annotated[
     ForceOverlap,
     typer.Option("--force-overlap", help="Share through a tensor with several readers instead of requantizing."),
+]
+_METHODS = "none|input|large|output|joint"
+ElementwiseMerge = Annotated[
+    str | None,
+    typer.Option(
+        "--elementwise-merge",
+        metavar=_METHODS,
+        help="Alignment of Add, Sub, Sum. force-none unties even what the target requires.",
+        show_default="the target's",
+    ),
+]
+ConcatMerge = Annotated[
+    str | None,
+    typer.Option("--concat-merge", metavar=_METHODS, help="Alignment of Concat.", show_default="the target's"),
+]
+AveragePoolMerge = Annotated[
+    str | None,
+    typer.Option(
+        "--averagepool-merge", metavar=_METHODS, help="Alignment of average pools.", show_default="the target's"
+    ),
+]
+ResizeMerge = Annotated[
+    str | None,
+    typer.Option("--resize-merge", metavar=_METHODS, help="Alignment of Resize.", show_default="the target's"),
 ]
 Name = Annotated[
     str | None, typer.Option("--name", help="A name for the run, unique in the database.", show_default=False)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from qgraph.cli.output import note
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 LINE_SECONDS = 10.0
 """How often a line is written where there is no terminal."""
 
 
 class Progress:
-    """What is shown while samples are counted."""
+    """What is shown while samples are counted. The clock starts at the first one: loading and compiling are over."""
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._bar: object | None = None
-        self._task: object | None = None
-        self._begun = self._told = time.monotonic()
-        self._first: int | None = None
+        self._bar: tuple[Bar, TaskID] | None = None
+        self._first: tuple[int, float] | None = None
+        self._told = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -33,38 +36,38 @@ class Progress:
 
     def tick(self, done: int, total: int) -> None:
         """Show that `done` of `total` samples are counted."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._told = (done, now), now
+        before, begun = self._first
+        rate = (done - before) / (now - begun) if now > begun else 0.0
         if sys.stderr.isatty():
-            self._draw(done, total)
-        else:
-            self._tell(done, total)
+            self._draw(done, total, rate)
+        elif rate and now - self._told >= LINE_SECONDS:
+            self._told = now
+            note(f"{self._what}: {done} of {total} samples, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
 
     def stop(self) -> None:
         """Take the bar away."""
-        from rich.progress import Progress as Bar  # only long jobs show a bar
-
-        if isinstance(self._bar, Bar):
-            self._bar.stop()
+        if self._bar is not None:
+            self._bar[0].stop()
             self._bar = None
 
-    def _draw(self, done: int, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+    def _draw(self, done: int, total: int, rate: float) -> None:
+        if self._bar is None:
+            self._bar = new_bar(self._what, done, total)
+        bar, task = self._bar
+        bar.update(task, completed=done, total=total, rate=f"{rate:.1f}/s")
 
-        if not isinstance(self._bar, Bar):
-            rate = TextColumn("{task.speed:.1f}/s")
-            columns = (TextColumn(self._what), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(self._what, total=total, completed=done)
-        self._bar.update(self._task, completed=done, total=total)  # type: ignore[arg-type]
 
-    def _tell(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._first is None:
-            self._first, self._begun, self._told = done, now, now  # loading and compiling are over
-        if now - self._told < LINE_SECONDS or done == self._first:
-            return
-        self._told = now
-        rate = (done - self._first) / (now - self._begun)
-        note(f"{self._what}: {done} of {total} samples, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+def new_bar(what: str, done: int, total: int) -> tuple[Bar, TaskID]:
+    """Start a bar on stderr that vanishes when it is stopped."""
+    from rich.console import Console  # only long jobs on a terminal draw one
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    bar = Bar(*columns, console=Console(stderr=True), transient=True)
+    bar.start()
+    return bar, bar.add_task(what, total=total, completed=done, rate="")

@@ -76,9 +76,8 @@ def show_run(answer: dict[str, Any]) -> None:
     rows += [(key.replace("_", " "), value) for key, value in answer["settings"].items()]
     rows += [(key, answer[key]) for key in ("groups", "requantizes")]
     rows += [(f"slots {state}", count) for state, count in answer["states"].items()]
-    rows += [
-        ("statistics", cell(f"{answer['statistics']['tensors']} tensors, digest {answer['statistics']['digest']}"))
-    ]
+    statistics = answer["statistics"]
+    rows.append(("statistics", statistics and cell(f"{statistics['tensors']} tensors, digest {statistics['digest']}")))
     write_table(("", ""), rows)
     for event in answer["events"]:
         write_line(event)
@@ -311,7 +310,11 @@ def targets(*, json: Json = False) -> None:
 
     packs = [load_pack(name) for name in pack_names()]
     if json:
-        write_json({"targets": [{"target": p.name, "version": p.version, "source": p.source} for p in packs]})
+        found = [
+            {"target": p.name, "version": p.version, "source": p.source, "alignment": dict(p.merge_methods.items())}
+            for p in packs
+        ]
+        write_json({"targets": found})
     else:
         write_table(("target", "version", "source"), ((p.name, p.version, p.source) for p in packs))
 

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 import qgraph
+from qgraph.cli.data_options import (
+    Bgr,
+    Broken,
+    BrokenImages,
+    Data,
+    ImageLayout,
+    ImageResize,
+    ImageSize,
+    Mean,
+    Resize,
+    Std,
+    image_options,
+)
 from qgraph.cli.options import (
     DEFAULT_DATABASE,
     DEFAULT_OBSERVER,
-    Data,
+    AveragePoolMerge,
+    ConcatMerge,
     Db,
+    ElementwiseMerge,
     ForceOverlap,
     Json,
     Model,
     Name,
     Observer,
     Overlap,
+    Parameters,
+    ResizeMerge,
     Steps,
     Target,
 )
 from qgraph.cli.output import note, write_json, write_line
 from qgraph.cli.progress import Progress
+from qgraph.constraints.merge_methods import MergeOptions, merge_methods
+from qgraph.errors import UsageError
+from qgraph.solve.run import Parameter
 
 app = typer.Typer()
 
@@ -32,6 +53,10 @@ def analyze(
     model: Model,
     target: Target,
     force_overlap: Overlap = ForceOverlap.FALSE,
+    elementwise_merge: ElementwiseMerge = None,
+    concat_merge: ConcatMerge = None,
+    averagepool_merge: AveragePoolMerge = None,
+    resize_merge: ResizeMerge = None,
     name: Name = None,
     db: Db = DEFAULT_DATABASE,
     *,
@@ -42,7 +67,8 @@ def analyze(
     Example: qgraph analyze model.onnx --target tflite
     """
     with qgraph.open(db) as database:
-        run = database.analyze(model, target, force_overlap=force_overlap == ForceOverlap.TRUE, name=name)
+        alignment = alignment_options(elementwise_merge, concat_merge, averagepool_merge, resize_merge)
+        run = database.analyze(model, target, force_overlap=force_overlap == ForceOverlap.TRUE, name=name, **alignment)
         if json:
             write_json({"run": run.id})
             return
@@ -58,15 +84,30 @@ def calibrate(
         str | None, typer.Option("--target", "-t", help="Solve a run for this target, too.", show_default=False)
     ] = None,
     observer: Observer = DEFAULT_OBSERVER,
+    param: Parameters = None,
     steps: Steps = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Samples per inference.")] = None,
     force_overlap: Overlap = ForceOverlap.FALSE,
+    elementwise_merge: ElementwiseMerge = None,
+    concat_merge: ConcatMerge = None,
+    averagepool_merge: AveragePoolMerge = None,
+    resize_merge: ResizeMerge = None,
     name: Name = None,
     checkpoint_every: Annotated[
         float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="What an interruption may cost.")
     ] = 5.0,
+    size: ImageSize = None,
+    resize: ImageResize = Resize.STRETCH,
+    mean: Mean = None,
+    std: Std = None,
+    layout: ImageLayout = None,
+    broken: BrokenImages = Broken.SKIP,
     db: Db = DEFAULT_DATABASE,
     *,
+    bgr: Bgr = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run one inference, store nothing, and tell what it would take.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run the model once over calibration data; resume if interrupted, reuse if complete.
@@ -74,20 +115,41 @@ def calibrate(
     What is collected serves every target and observer: see `qgraph solve`.
 
     Example: qgraph calibrate model.onnx --data photos.npz --target tflite --observer mse
+
+    Example: qgraph calibrate model.onnx --data photos/ --size 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
+    images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
     question = None
+    parameters = observer_parameters(observer, param)
+    alignment = alignment_options(elementwise_merge, concat_merge, averagepool_merge, resize_merge)
+    methods = merge_methods(**alignment)
+    of_a_run = [name, param, *alignment.values()]
+    if target is None and (force_overlap == ForceOverlap.TRUE or any(option is not None for option in of_a_run)):
+        raise UsageError("options of a run without a target", "qgraph calibrate", "add --target, or leave them out")
     if target is not None:
         from qgraph.jobs.question import Question  # heavy
 
-        question = Question(target, force_overlap == ForceOverlap.TRUE, observer)
+        question = Question(target, force_overlap == ForceOverlap.TRUE, observer, parameters, methods=methods)
+    if dry_run:
+        with qgraph.open(db) as database:
+            answer = database.forecast(
+                model, data, steps=steps, batch_size=batch_size, images=images, question=question, report=note
+            )
+        if json:
+            write_json({"dry_run": True, **answer})
+        else:
+            tell_forecast(answer)
+        return
     with qgraph.open(db) as database, Progress("calibrating") as progress:
         done = database.calibrate(
             model,
             data,
             steps=steps,
             batch_size=batch_size,
+            images=images,
             checkpoint_every=checkpoint_every,
             question=question,
+            name=name,
             report=note,
             tick=progress.tick,
         )
@@ -95,7 +157,12 @@ def calibrate(
         run = None
         if target is not None:
             run = done.solve(
-                target=target, observer=observer, force_overlap=force_overlap == ForceOverlap.TRUE, name=name
+                target=target,
+                observer=observer,
+                parameters=parameters,
+                force_overlap=force_overlap == ForceOverlap.TRUE,
+                name=name,
+                **alignment,
             )
         if json:
             write_json(
@@ -125,7 +192,12 @@ def solve(
     ],
     target: Target,
     observer: Observer = DEFAULT_OBSERVER,
+    param: Parameters = None,
     force_overlap: Overlap = ForceOverlap.FALSE,
+    elementwise_merge: ElementwiseMerge = None,
+    concat_merge: ConcatMerge = None,
+    averagepool_merge: AveragePoolMerge = None,
+    resize_merge: ResizeMerge = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="How weight scales are chosen: minmax or mse.", show_default="as the observer"),
@@ -140,22 +212,45 @@ def solve(
 ) -> None:
     """Solve another run from the same statistics: no inference, no model file.
 
-    Example: qgraph solve c1 --target onnxruntime --observer minmax
+    Example: qgraph solve c1 --target onnxruntime --observer percentile --param percentile=0.999
     """
+    parameters = observer_parameters(observer, param)
+    alignment = alignment_options(elementwise_merge, concat_merge, averagepool_merge, resize_merge)
     with qgraph.open(db, create=False) as database:
         run = database.solve(
             calibration,
             target=target,
             observer=observer,
+            parameters=parameters,
             force_overlap=force_overlap == ForceOverlap.TRUE,
             weights=weights,
             name=name,
             allow_partial=allow_partial,
+            **alignment,
         )
         if json:
             write_json({"run": run.id})
         else:
             summarize(run)
+
+
+def alignment_options(
+    elementwise: str | None, concat: str | None, averagepool: str | None, resize: str | None
+) -> MergeOptions:
+    """The alignment options under the names that Python has for them."""
+    return {
+        "elementwise_merge_method": elementwise,
+        "concat_merge_method": concat,
+        "averagepool_method": averagepool,
+        "resize_method": resize,
+    }
+
+
+def observer_parameters(observer: str, assignments: list[str] | None) -> dict[str, Parameter]:
+    """The values of ``--param``, read as what the observer takes."""
+    from qgraph.calib.observers.catalog import entry_of, parse_parameters  # only these commands need it
+
+    return parse_parameters(entry_of(observer), assignments or ())
 
 
 def summarize(run: qgraph.Run) -> None:
@@ -169,3 +264,33 @@ def summarize(run: qgraph.Run) -> None:
     write_line(f"{shown['groups']} groups, {shown['requantizes']} requantizes; slots: {states}")
     for event in shown["events"]:
         note(event)
+
+
+def tell_forecast(answer: Mapping[str, Any]) -> None:
+    """What a calibration would take, in a few lines."""
+    tensors, memory, seconds = answer["tensors"], answer["memory_bytes"], answer["seconds"]
+    left_out = ", ".join(f"{count} {reason}" for reason, count in tensors["not_collected"].items()) or "none"
+    write_line(f"dry run: {plural(answer['inferences'], 'sample')} run, nothing stored")
+    write_line(
+        f"{plural(answer['samples'], 'sample')}, {plural(answer['passes'], 'pass', 'passes')}: "
+        f"{plural(tensors['collected'], 'tensor')} collected, {tensors['followed']} follow exactly, "
+        f"not collected: {left_out}"
+    )
+    shares = ", ".join(f"{megabytes(memory[part])} {part}" for part in ("fixed", "activations", "histograms"))
+    write_line(f"memory: about {megabytes(memory['peak'])} ({shares}), whatever the number of samples")
+    write_line(f"time: about {seconds['total']:.1f} s ({seconds['reading']:.1f} s to read the data, twice)")
+    write_line(f"checkpoint: at most about {megabytes(answer['checkpoint_bytes'])}")
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> plural(1, "pass", "passes"), plural(3, "sample")
+    ('1 pass', '3 samples')
+    """
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+def megabytes(size: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 1e6:.1f} MB" if size < 10e6 else f"{size / 1e6:.0f} MB"

@@ -11,18 +11,21 @@ from types import MappingProxyType
 from typing import Any
 
 from qgraph.calib import plan as planning
+from qgraph.calib.batches import batches, joined, samples_per_step
 from qgraph.calib.codec import decode, encode
 from qgraph.calib.collect import Progress, collect
 from qgraph.calib.data import DataSource, open_data
+from qgraph.calib.images import ImageOptions
 from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.constraints.pack import load_pack, pack_names
 from qgraph.constraints.rules import constrain
+from qgraph.errors import NotFoundError, UsageError
 from qgraph.ir.graph import Graph
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.jobs.evidence import Evidence, add_evidence
-from qgraph.jobs.question import Question, pose
-from qgraph.store import calibrations, models
+from qgraph.jobs.question import Question, pose, settings_of
+from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database
 from qgraph.store.evidence import load_evidence, save_evidence
 from qgraph.store.records import CalibrationIdentity
@@ -59,7 +62,9 @@ def calibrate(
     steps: int | None = None,
     batch_size: int | None = None,
     collate: Callable[[Any], object] | None = None,
+    images: ImageOptions | None = None,
     question: Question | None = None,
+    name: str | None = None,
     checkpoint_every: float = CHECKPOINT_SECONDS,
     report: Report = lambda _: None,
     tick: Ticker | None = None,
@@ -70,8 +75,10 @@ def calibrate(
         database: opens it; called only once nothing more can be refused.
         data: see `qgraph.calib.data.open_data`.
         steps: batches to use; None for all.
+        images: how image files are made ready.
         question: what will be solved afterwards, so that it can be refused before anything runs, and so that a rule
             pack of the user's own finds the weight scales that it needs.
+        name: what its run will be called; a name that it cannot have is refused before anything runs.
         report: called with one line for each thing that the user should know.
         tick: called with the samples counted and the number of all.
     """
@@ -81,28 +88,46 @@ def calibrate(
     plan = planning.plan_collection(imported.structure)
     tensors = {tensor.name: tensor for tensor in imported.structure.tensors}
     inputs = [tensors[name] for name in imported.structure.inputs]
-    with closing(open_data(data, inputs, collate)) as source:
-        limit = None if steps is None else steps * (source.fixed_batch or batch_size or 1)
+    with closing(open_data(data, inputs, collate, images)) as source:
+        size = samples_per_step(source, batch_size, steps)
+        limit = None if steps is None else steps * size
         source.census(limit)
+        for line in source.notes():
+            report(line)
         runner = OnnxRunner(imported.proto, plan.tensors, folder=imported.folder)
         identity = CalibrationIdentity(
             model=imported.structure.fingerprint,
             data=source.digest(limit),
-            preprocessing=None,
+            preprocessing=source.preparation,
             steps=steps,
-            batch_size=source.fixed_batch or batch_size or 1,
+            batch_size=size,
             runner=json.dumps(dict(runner.environment), sort_keys=True),
             capability=json.dumps(planning.capabilities(plan), sort_keys=True),
         )
         opened = database()
+        if question is not None and name is not None:
+            _check_name(opened, name, question, identity)
         _store_model(opened, imported, question)
-        first = next(iter(source.samples(1)))
-        shapes = {name: tuple(array.shape) for name, array in first.arrays.items()}
+        first = joined(next(batches(source.samples(source.fixed_batch or 1), source)))
+        shapes = {name: tuple(array.shape) for name, array in first.items()}
         with calibrations.begin(opened, identity, shapes) as claim:
             for sibling in claim.siblings:
                 differing = " and ".join(sibling.differing)
                 report(f"{sibling.calibration} is unfinished ({sibling.samples} samples) and differs in {differing}")
             return _count(opened, claim, runner, source, plan, steps, batch_size, checkpoint_every, tick)
+
+
+def _check_name(database: Database, name: str, question: Question, identity: CalibrationIdentity) -> None:
+    """Refuse a name that is another run's, as storing the run would after everything has been run."""
+    with database.reading() as connection:
+        try:
+            taken = runs.resolve_run(connection, name)
+        except NotFoundError:
+            return
+        calibration = calibrations.find_calibration(connection, identity)
+    same = calibration is not None and taken.calibration == calibration.id and taken.settings == settings_of(question)
+    if not same:
+        raise UsageError("the name is already another run's", f"{name} is {taken.id}", "choose another --name")
 
 
 def _count(

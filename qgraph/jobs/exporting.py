@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from qgraph.analysis.sessions import run_once
+from qgraph.analysis.sessions import InMemory, open_session, run_once
 from qgraph.analysis.verify import Verification
 from qgraph.analysis.verify import verify as compare
 from qgraph.calib.batches import batches, joined
@@ -21,12 +21,12 @@ from qgraph.formats.qdq import to_qdq
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.solve.run import RunData
 from qgraph.store import calibrations, models, runs
-from qgraph.store.database import Database
+from qgraph.store.database import Database, sqlite_file
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A stored run with its model: `run` is its id, `input_shapes` those of one calibrated sample, by input."""
+    """A stored run with its model: `run` is its id, `input_shapes` are shapes in which the model was fed, by input."""
 
     run: str
     data: RunData
@@ -66,8 +66,33 @@ def export(database: Database, reference: str, output: Path, *, model: Path | No
         ModelError, ExportError: the model is not the stored one; the written one is not valid or does not run.
     """
     opened = open_run(database, reference, model)
+    _refuse_to_overwrite(output, opened, database)
     write_qdq(opened, output)
     return opened.run
+
+
+def _refuse_to_overwrite(output: Path, opened: Opened, database: Database) -> None:
+    """Keep an export from replacing what it is made from, or anything that is no regular file."""
+    place = output.resolve()
+    if not output.parent.is_dir():
+        raise UsageError("no such folder", str(output.parent), "create it, or choose another place")
+    if output.is_symlink() or (output.exists() and not output.is_file()):
+        raise UsageError("not a regular file", str(output), "choose another place")
+    file = sqlite_file(database)
+    kept = {} if file is None else {Path(f"{file.resolve()}{end}"): "the database" for end in ("", "-wal", "-shm")}
+    kept[opened.model.path.resolve()] = "the float model"
+    kept |= {path.resolve(): "the float model's weights" for path in opened.model.external_files}
+    if place in kept:
+        raise UsageError(f"the export would replace {kept[place]}", str(output), "choose another name with -o")
+
+
+def _reference(model: ImportedModel) -> Path | InMemory:
+    """The user's own file; or what was made of it where onnxruntime refuses the file, as with repeated op names."""
+    try:
+        open_session(model.path, optimized=False)
+    except ModelError:
+        return InMemory(model.serialized(), model.folder, str(model.path))
+    return model.path
 
 
 def write_qdq(opened: Opened, output: Path) -> None:
@@ -105,7 +130,7 @@ def verify(
         exported = Path(folder) / "exported.onnx"
         write_qdq(opened, exported)
         feeds = (joined(batch) for batch in batches(source.samples(steps), source))
-        compared = compare(opened.model.path, exported, feeds, optimized=optimized)
+        compared = compare(_reference(opened.model), exported, feeds, optimized=optimized)
         for line in source.notes():
             report(line)
         return compared, opened.run

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from qgraph.calib.evidence import METHODS
 from qgraph.calib.observers.catalog import entry_of, resolve_parameters
 from qgraph.constraints.grouping import solve_groups
+from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
 from qgraph.constraints.model import Constraints, Grouping
 from qgraph.constraints.pack import load_pack
 from qgraph.constraints.rules import constrain
@@ -24,6 +26,7 @@ class Question:
 
     Attributes:
         weights: how weight scales are chosen; None follows the observer (``minmax`` for itself, else ``mse``).
+        methods: the alignment options; one that is not given is the target's to choose.
     """
 
     target: str
@@ -31,6 +34,7 @@ class Question:
     observer: str | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
     weights: str | None = None
+    methods: MergeMethods = UNCHANGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,17 @@ def settings_of(question: Question) -> RunSettings:
         PackError: the rule pack is not valid.
     """
     pack = load_pack(question.target)
+    chosen = question.methods.over(pack.merge_methods)
+    methods: dict[str, Any] = {option: None if method is None else str(method) for option, method in chosen.items()}
+    settings = replace(RunSettings(pack.name, pack.version, question.force_overlap), **methods)
     if question.observer is None:
-        return RunSettings(pack.name, pack.version, question.force_overlap)
+        return settings
     entry = entry_of(question.observer)
     weights = question.weights or ("minmax" if entry.name == "minmax" else "mse")
     if weights not in METHODS:
         raise NotFoundError.among("method for weights", weights, METHODS, f"use {' or '.join(METHODS)}")
     parameters = resolve_parameters(entry, question.parameters)
-    return RunSettings(pack.name, pack.version, question.force_overlap, entry.name, parameters, weights)
+    return replace(settings, observer=entry.name, observer_parameters=parameters, weights=weights)
 
 
 def pose(structure: Structure, question: Question) -> Posed:
@@ -65,8 +72,9 @@ def pose(structure: Structure, question: Question) -> Posed:
 
     Raises:
         NotFoundError, PackError: as `settings_of`.
+        UsageError: an alignment option None would untie what the target requires.
         ConflictError: the constraints contradict each other; it has all of the contradictions.
     """
     settings = settings_of(question)
-    constraints = constrain(Graph(structure), load_pack(question.target))
+    constraints = constrain(Graph(structure), load_pack(question.target), question.methods)
     return Posed(settings, constraints, solve_groups(constraints, force_overlap=question.force_overlap))

@@ -144,7 +144,7 @@ def begin(
     """Create the calibration with that identity, resume it, or find it complete.
 
     Args:
-        input_shapes: by input, the shape in which one sample is fed; kept with a calibration that is created.
+        input_shapes: by input, a shape in which the model is fed; kept with a calibration that is created.
 
     Raises:
         NotFoundError: the model of that fingerprint is not stored.

@@ -73,7 +73,7 @@ class CalibrationRecord:
 
     Attributes:
         samples, inferences: totals.
-        input_shapes: by input, the shape in which one sample is fed.
+        input_shapes: by input, a shape in which the model is fed.
         created, updated: UTC in ISO format, by the database's clock.
     """
 

@@ -206,7 +206,7 @@ calibrations = sa.Table(
     _integer("batch_size", nullable=True),
     _text("runner", nullable=True),
     _text("capability", nullable=True),
-    _text("input_shapes"),  # JSON object: by input, the shape of one sample
+    _text("input_shapes"),  # JSON object: by input, a shape in which the model is fed
     _text("status"),
     sa.Column("samples", sa.Integer, nullable=False, server_default="0"),
     sa.Column("inferences", sa.Integer, nullable=False, server_default="0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -129,3 +130,32 @@ def test_data_counted_in_parts_merges_to_the_same_bits(
         counted = [database.calibrate(ppocr4_det, {"x": part}).statistics() for part in np.array_split(samples, parts)]
     merged = {tensor: encode(reduce(merge, (part[tensor] for part in counted))) for tensor in counted[0]}
     assert merged == statistics_of(calibrated_session)
+
+
+def test_ctrl_c_says_that_the_same_command_continues(ppocr4_det: Path, ocr_photos: Path, tmp_path: Path) -> None:
+    process = start(ppocr4_det, ocr_photos, tmp_path)
+    while counted(tmp_path / "qgraph.db") < 1:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert stderr.strip().splitlines()[-1] == "qgraph: interrupted: calibrate; the same command continues"
+
+
+def test_on_a_terminal_a_bar_shows_the_rate(ppocr4_det: Path, ocr_photos: Path, tmp_path: Path) -> None:
+    screen, terminal = os.openpty()
+    command = [sys.executable, "-m", "qgraph", "calibrate", str(ppocr4_det), "--data", str(ocr_photos)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=terminal, text=True)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(screen, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(screen)
+    stdout, _ = process.communicate()
+    assert (process.returncode, stdout.splitlines()[0]) == (0, "calibration c1: 32 samples (32 run now)")
+    assert b"32/32" in shown
+    assert b"/s" in shown

@@ -1,0 +1,99 @@
+"""Exports and comparisons of models that are not like the others, and files that an export must not replace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Cli
+from onnx import TensorProto, helper, numpy_helper
+
+
+def write_model(
+    path: Path, batch: int | str, names: tuple[str, str] = ("first", "second"), *, relu_only: bool = False
+) -> Path:
+    """Two convolutions: input x (batch, 2, 4, 4), output y."""
+    weights = (
+        [] if relu_only else [numpy_helper.from_array(np.full((2, 2, 1, 1), k, np.float32), f"w{k}") for k in (1, 2)]
+    )
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["h"], names[0]),
+        helper.make_node("Conv", ["h", "w2"], ["y"], names[1]),
+    ]
+    if relu_only:
+        nodes = [helper.make_node("Erf", ["x"], ["y"], "erf")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 2, 4, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(6, 2, 4, 4)).astype(np.float32))
+    return tmp_path / "data.npz"
+
+
+@pytest.mark.parametrize("batch", [1, 3, "n"])
+def test_a_model_of_any_batch_is_exported_and_verified(cli: Cli, tmp_path: Path, data: Path, batch: int | str) -> None:
+    model = write_model(tmp_path / "model.onnx", batch)
+    assert cli("calibrate", model, "--data", data, "--target", "onnxruntime").code == 0
+    assert cli("export", "latest", "-o", "out.onnx").code == 0
+    verified = cli("verify", "latest", "--data", data, "--json").json
+    assert verified["outputs"]["y"]["snr_db"] > 20
+
+
+def test_a_model_with_repeated_op_names_is_verified(cli: Cli, tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "model.onnx", "n", ("same", "same"))
+    assert cli("calibrate", model, "--data", data, "--target", "onnxruntime").code == 0
+    assert cli("verify", "latest", "--data", data, "--json").json["outputs"]["y"]["snr_db"] > 20
+
+
+def test_an_export_replaces_neither_its_sources_nor_what_is_no_file(cli: Cli, tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "model.onnx", "n")
+    assert cli("calibrate", model, "--data", data, "--target", "onnxruntime").code == 0
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere.onnx")
+    before = {
+        path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path.suffix != ".db-shm"
+    }
+    for output in (
+        "model.onnx",
+        "qgraph.db",
+        "qgraph.db-wal",
+        "pipe",
+        "link",
+        ".",
+        "no/folder/x.onnx",
+        "../" + tmp_path.name + "/model.onnx",
+    ):
+        refused = cli("export", "latest", "-o", output)
+        assert (refused.code, len(refused.stderr.splitlines())) == (2, 1), output
+        assert "unexpected" not in refused.stderr
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path.suffix != ".db-shm"}
+    assert after == before
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_model_in_which_nothing_is_quantized_is_not_exported(cli: Cli, tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "model.onnx", "n", relu_only=True)
+    assert cli("calibrate", model, "--data", data, "--target", "onnxruntime").code == 0
+    refused = cli("export", "latest", "-o", "out.onnx")
+    assert refused.code == 2
+    assert "nothing is quantized" in refused.stderr
+
+
+def test_a_name_that_another_run_has_is_refused_before_anything_runs(cli: Cli, tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "model.onnx", "n")
+    assert cli("analyze", model, "--target", "onnxruntime", "--name", "taken").code == 0
+    command = ("calibrate", model, "--data", data, "--target", "onnxruntime", "--json", "--name")
+    refused = cli(*command, "taken")
+    assert refused.code == 2
+    assert "taken" in refused.stderr
+    first = cli(*command, "free").json
+    assert (first["status"], first["calibration"]) == ("complete", "c1")
+    assert cli(*command, "free").json["run"] == first["run"]
