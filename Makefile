@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test bench lint types clean
 
 demo: .venv/ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q $(PYTEST)
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/calibration.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -110,7 +110,7 @@ def measure(contender: str, model: Path, data: Path) -> None:
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this process. (getrusage would count the parent's pages from before the exec.)"""
+    """Peak resident memory of this process; getrusage would count the parent's pages from before the exec."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -1,0 +1,86 @@
+"""Every development model on every target: imported, calibrated on real samples, solved, exported, run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from development_models import MODELS
+
+import qgraph
+from qgraph.constraints.pack import pack_names
+from qgraph.tqc import QuantizationState, TqcRecord
+
+SAMPLES = 2
+
+QUANTIZED = ("quantized", "shared", "fixed", "derived")
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Counter[str]]]:
+    """What became of the tensors, by model and target; printed at the end."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    yield found
+    columns = (*QUANTIZED, "left float", "missing")
+    lines = [f"{'model':18}{'target':13}" + "".join(f"{column:>12}" for column in columns)]
+    for (model, target), counts in sorted(found.items()):
+        lines.append(f"{model:18}{target:13}" + "".join(f"{counts[column]:12}" for column in columns))
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("\n" + "\n".join(lines))  # noqa: T201 - a table for whoever reads the log
+
+
+@pytest.fixture(scope="module", params=sorted(MODELS))
+def calibrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A folder with a model, its samples, and a database in which it is calibrated."""
+    model = MODELS[request.param]
+    folder = tmp_path_factory.mktemp(model.name)
+    model.write(folder / "model.onnx")
+    np.savez(folder / "data.npz", allow_pickle=False, **model.samples(SAMPLES, 0))
+    with qgraph.open(folder / "qgraph.db") as database:
+        done = database.calibrate(folder / "model.onnx", folder / "data.npz")
+        assert (done.status, done.samples) == ("complete", SAMPLES)
+    return model.name, folder
+
+
+def fate(tqc: TqcRecord, sizes: Counter[str]) -> str:
+    """What became of a tensor, judged by the config of its producer's slot."""
+    unsolved = (QuantizationState.FP32, QuantizationState.INITIAL, QuantizationState.NEVER_RUN, QuantizationState.EMPTY)
+    if tqc.state in unsolved:
+        return "left float" if tqc.reason else "missing"
+    if tqc.state == QuantizationState.FIXED:
+        return "fixed"
+    if tqc.state == QuantizationState.PASSIVE:
+        return "derived"
+    return "shared" if tqc.group is not None and sizes[tqc.group] > 1 else "quantized"
+
+
+@pytest.mark.parametrize("target", pack_names())
+def test_a_real_model_goes_all_the_way(
+    calibrated: tuple[str, Path], target: str, table: dict[tuple[str, str], Counter[str]]
+) -> None:
+    name, folder = calibrated
+    with qgraph.open(folder / "qgraph.db", create=False) as database:
+        run = database.solve("c1", target=target, observer="mse")
+        data = run.data()
+        sizes = Counter({group.id: len(group.tensors) for group in data.grouping.groups})
+        tensors = run.scales()["tensors"]
+        slots = {tqc.slot: tqc for tqc in data.tqcs}
+        by_tensor = {tqc.tensor: tqc for slot, tqc in sorted(slots.items(), reverse=True) if ":in:" in slot}
+        by_tensor |= {
+            tqc.tensor: tqc for slot, tqc in slots.items() if ":out:" in slot and not slot.startswith("graph:")
+        }
+        by_tensor |= {tqc.tensor: tqc for slot, tqc in slots.items() if slot.startswith(("graph:in:", "graph:const:"))}
+        counts = Counter(fate(by_tensor[tensor], sizes) for tensor in tensors)
+        table[name, target] = counts
+        assert counts["missing"] == 0
+        assert sum(counts[kind] for kind in QUANTIZED) > 20
+        run.export(folder / f"{target}.onnx")
+        verified = run.verify(folder / "data.npz", steps=1)
+    session = onnxruntime.InferenceSession(folder / f"{target}.onnx", providers=["CPUExecutionProvider"])
+    assert {output.name for output in session.get_outputs()} == set(verified.outputs)
+    assert all(output.nonfinite == 0 for output in verified.outputs.values())
