@@ -5,6 +5,7 @@ Needs no data and does not run anything: the rules are applied to the float mode
 
 - Two parameters are equal if their scales are at most one unit in the last place of a float32 apart and their zero
   points mean the same integer: int8 with zero point z is uint8 with z + 128.
+- Only rules that the target demands can be violated; what it merely prefers cannot.
 - Only what is quantized can violate a rule. What the file left float although the target would quantize it is counted.
 """
 
@@ -18,7 +19,7 @@ from qgraph.analysis import repair
 from qgraph.analysis.parameters import Parameters, product, same_parameters, same_scales, shifted
 from qgraph.analysis.schemes import scheme_violations
 from qgraph.analysis.violation import Report, Rule, Summary, Violation
-from qgraph.constraints.model import Constraints, Derived, Fixed, Fused, Origin, Same, TensorEdge
+from qgraph.constraints.model import Constraints, Derived, Fixed, Fused, Origin, Same, Strength, TensorEdge
 from qgraph.constraints.rule_pack import RulePack
 from qgraph.constraints.rules import constrain
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
@@ -75,13 +76,14 @@ def check(model: QuantizedModel, pack: RulePack) -> Report:
     constraints = constrain(Graph(model.structure), pack, kept=_quantized_ops(model))
     ops = {op.name: op for op in model.structure.ops}
     fused = {name: pair for pair in constraints.fused if (name := parts(pair.consumer).op) is not None}
+    binding = [tie for tie in constraints.same if tie.strength != Strength.PREFERRED]
     ties = _grouped((tie.origin, tie) for tie in constraints.same)
     edges = _grouped((edge.tensor, edge) for edge in constraints.tensors)
     passed_on = {tie.b: tie for tie in constraints.same if tie.pass_through}
     case = _Case(model, pack, constraints, ops, fused, ties, edges, passed_on)
     found = dict.fromkeys(
         [
-            *(violation for tie in constraints.same for violation in _same(tie, case)),
+            *(violation for tie in binding for violation in _same(tie, case)),
             *(violation for fixed in constraints.fixed for violation in _fixed(fixed, case)),
             *(violation for bias in constraints.derived for violation in _derived(bias, case)),
             *(violation for pair in constraints.fused for violation in _fused(pair, case)),

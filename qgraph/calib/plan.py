@@ -110,7 +110,8 @@ def plan_collection(structure: Structure) -> CollectionPlan:
 
 def _is_activation(tensors: Mapping[str, Tensor], name: str) -> bool:
     tensor = tensors.get(name)
-    return tensor is not None and tensor.is_float and not tensor.constant
+    # numpy has no bfloat16, so a runner cannot hand such a tensor out; no target quantizes it.
+    return tensor is not None and tensor.is_float and tensor.dtype != "bfloat16" and not tensor.constant
 
 
 def _planned_atoms(op: Op, tensors: Mapping[str, Tensor], atoms: Mapping[str, tuple[float, ...]]) -> tuple[float, ...]:

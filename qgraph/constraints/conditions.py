@@ -21,6 +21,7 @@ class Condition:
         attribute: name of the attribute that holds it where the input is left out, or None.
         default: what it is where neither is given; None where the op has no default.
         one_of: the values that satisfy the condition; None where any value does.
+        none_of: the values that do not satisfy it. One that is not known before the model runs does.
         constant: whether the input must be (True) or must not be (False) a constant of the model; None where it does
             not matter.
     """
@@ -29,13 +30,17 @@ class Condition:
     attribute: str | None = None
     default: Scalar | None = None
     one_of: tuple[Scalar, ...] | None = None
+    none_of: tuple[Scalar, ...] = ()
     constant: bool | None = None
 
     def holds(self, op: Op, tensors: Mapping[str, Tensor]) -> bool:
         """Whether `op` satisfies the condition; `tensors` are the model's, by name."""
         if self.constant is not None and self._is_constant(op, tensors) != self.constant:
             return False
-        return self.one_of is None or self._value(op, tensors) in self.one_of
+        if self.one_of is None and not self.none_of:
+            return True
+        value = self._value(op, tensors)
+        return (self.one_of is None or value in self.one_of) and value not in self.none_of
 
     def _operand(self, op: Op, tensors: Mapping[str, Tensor]) -> Tensor | None:
         if self.input is None or self.input >= len(op.inputs):

@@ -15,8 +15,9 @@ The tables of a pack::
     [merge_methods]  elementwise_merge_method, concat_merge_method, averagepool_method, resize_method; all optional
 
 ``inputs`` and ``outputs`` are lists of indices or "all". ``when`` is a list of conditions: tables with ``input``,
-``attribute``, ``default``, ``one_of`` and ``constant``. ``reported = true`` marks a rule that is known only from
-reports of users.
+``attribute``, ``default``, ``one_of`` or ``none_of``, and ``constant``. ``one_of`` holds only for a value that is
+known and listed, ``none_of`` also for one that is computed when the model runs, so that with the same list exactly one
+of the two holds. ``reported = true`` marks a rule that is known only from reports of users.
 """
 
 from __future__ import annotations
@@ -267,18 +268,22 @@ def _conditions(fields: Fields, key: str) -> tuple[Condition, ...]:
 
 
 def _condition(fields: Fields) -> Condition:
-    default, one_of = fields.optional_scalar("default"), fields.scalars("one_of")
+    default = fields.optional_scalar("default")
+    one_of, none_of = fields.scalars("one_of"), fields.scalars("none_of")
     condition = Condition(
         input=fields.optional_integer("input"),
         attribute=fields.optional_text("attribute"),
         default=None if default is None else _comparable(default),
         one_of=None if one_of is None else tuple(_comparable(value) for value in one_of),
+        none_of=tuple(_comparable(value) for value in none_of or ()),
         constant=fields.optional_boolean("constant"),
     )
     if condition.input is None and condition.attribute is None:
         fields.mistake("input, attribute", "neither is given", "name the parameter that the condition is about")
-    if condition.one_of is None and condition.constant is None:
-        fields.mistake("one_of, constant", "neither is given", "say what must hold")
+    if one_of is None and none_of is None and condition.constant is None:
+        fields.mistake("one_of, none_of, constant", "none is given", "say what must hold")
+    if one_of is not None and none_of is not None:
+        fields.mistake("one_of, none_of", "both are given", "keep one")
     if condition.constant is not None and condition.input is None:
         fields.mistake("constant", "given without an input", "name the input")
     fields.refuse_unknown()

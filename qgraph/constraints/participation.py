@@ -9,9 +9,12 @@ from qgraph.constraints.conditions import Condition
 from qgraph.constraints.rule_index import RuleIndex
 from qgraph.constraints.rule_pack import QuantizableRule, RulePack
 from qgraph.constraints.wiring import Wiring
-from qgraph.ir.elements import Op
+from qgraph.ir.elements import Op, Tensor
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+
+QUANTIZED_DTYPE = "float32"
+"""The only type whose tensors are quantized: ops in other float types are a decision of the model's author."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,32 @@ def _refusal(op: Op, wiring: Wiring, pack: RulePack, index: RuleIndex) -> str | 
         return op.excluded
     if op.domain not in STANDARD_DOMAINS:
         return f"the rule pack knows no ops of domain {op.domain}"
+    other = _other_float(op, wiring, index)
+    if other is not None:
+        return other
     rules = index.quantizable.get(op.type)
     if rules is None:
         return None if pack.quantize_unlisted else pack.unlisted_reason
     if any(_applies(rule, op, wiring) for rule in rules):
         return None
     return " or ".join(_unmet(rule, op, wiring) for rule in rules)
+
+
+def dtype_reason(tensor: Tensor) -> str | None:
+    """Why a float tensor's type forbids to quantize it, or None."""
+    if not tensor.is_float or tensor.dtype == QUANTIZED_DTYPE:
+        return None
+    return f"{tensor.name} is {tensor.dtype}, and only {QUANTIZED_DTYPE} tensors are quantized"
+
+
+def _other_float(op: Op, wiring: Wiring, index: RuleIndex) -> str | None:
+    """The first value that the op reads or makes in a float type that is not quantized, as a reason."""
+    values = [op.inputs[position] for position in index.value_inputs(op, wiring)]
+    for name in (*values, *op.outputs):
+        reason = None if name is None else dtype_reason(wiring.tensors[name])
+        if reason is not None:
+            return reason
+    return None
 
 
 def _applies(rule: QuantizableRule, op: Op, wiring: Wiring) -> bool:
@@ -73,7 +96,8 @@ def _unmet(rule: QuantizableRule, op: Op, wiring: Wiring) -> str:
 
 
 def _name(condition: Condition) -> str:
-    return condition.attribute if condition.attribute is not None else f"input {condition.input}"
+    kind = "constant " if condition.constant is False else ""
+    return condition.attribute if condition.attribute is not None else f"{kind}input {condition.input}"
 
 
 def _carried(op: Op, wiring: Wiring, index: RuleIndex) -> Iterator[str]:

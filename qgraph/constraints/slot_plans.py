@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from qgraph.constraints.model import SlotPlan
+from qgraph.constraints.participation import dtype_reason
 from qgraph.constraints.rule_pack import RulePack, WeightedRule
 from qgraph.constraints.target import Target
 from qgraph.ir.elements import Op, Tensor
@@ -93,7 +94,13 @@ def _weight_scheme(weight: Tensor, rule: WeightedRule, pack: RulePack) -> Scheme
 
 
 def _bias_scheme(bias: Tensor, rule: WeightedRule, op: Op, target: Target) -> Scheme | None:
-    """As granular as the weight; None where the bias's last axis has not one element per channel."""
+    """As granular as the weight; None where the bias has not one element for each output channel and no more.
+
+    A Gemm may add a whole matrix, which no kernel takes as its bias. Where the weight has no scale per channel, the
+    number of channels is unknown here, so any vector or scalar is taken.
+    """
+    if any(size != 1 for size in (bias.shape or ())[:-1]):
+        return None
     name = op.inputs[rule.weight]
     weight = None if name is None else target.wiring.tensors[name]
     if weight is None or not weight.constant or weight.shape is None:
@@ -127,7 +134,7 @@ def _plan_origin(name: str, target: Target, plans: dict[str, SlotPlan]) -> Itera
         return
     if not tensor.constant:
         first = _first_quantized_reader(name, target, plans)
-        reason = None if first else READ_BY_FLOAT_ONLY
+        reason = None if first else dtype_reason(tensor) or READ_BY_FLOAT_ONLY
         yield SlotPlan(slot, name, ACTIVATION, first.scheme if first else None, reason)
         return
     uses = [plans[reader] for reader in readers_of(name, target)]

@@ -385,5 +385,5 @@ def _boundary(value: onnx.ValueInfoProto, name: str, *, is_quantized: bool) -> o
 
 
 def _typed(tensor: Tensor, quantized: set[str]) -> Tensor:
-    """A quantized tensor stands for floats, even where shape inference does not reach it."""
-    return replace(tensor, dtype="float32") if tensor.name in quantized and not tensor.dtype else tensor
+    """Packs speak of float32; scales may have another width, and inference may not reach a quantized tensor."""
+    return replace(tensor, dtype="float32") if tensor.name in quantized or tensor.is_float else tensor

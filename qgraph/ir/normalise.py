@@ -22,7 +22,7 @@ from qgraph.errors import ModelError
 from qgraph.ir.elements import Op
 from qgraph.ir.fold_affine import fold_affine
 from qgraph.ir.fold_constants import fold_constants
-from qgraph.ir.onnx_light import MINIMUM_IR_VERSION, convert_opset, infer_shapes
+from qgraph.ir.onnx_light import MINIMUM_IR_VERSION, convert_opset, infer_shapes, library_words
 from qgraph.ir.onnx_structure import data_inputs, op_names, standard_opset
 from qgraph.ir.onnx_tensors import elements, inline, is_external
 from qgraph.ir.order import topological
@@ -86,8 +86,8 @@ def _inline_functions(model: onnx.ModelProto, which: str) -> onnx.ModelProto:
     try:
         inlined: onnx.ModelProto = inliner.inline_local_functions(model, convert_version=True)
     except (RuntimeError, ValueError) as error:
-        cure = "export the model without local functions"
-        raise ModelError("onnx cannot inline the model's functions", f"{which}: {error}", cure) from error
+        what, cure = "onnx cannot inline the model's functions", "export the model without local functions"
+        raise ModelError(what, f"{which}: {library_words(error)}", cure) from error
     return inlined
 
 
@@ -118,8 +118,8 @@ def _rewrite(model: onnx.ModelProto, folder: Path, which: str) -> tuple[onnx.Mod
         result = onnx_ir.serde.serialize_model(work)
     except (onnx_ir.passes.PassError, onnx_ir.serde.SerdeError, NotImplementedError, TypeError, ValueError) as error:
         cause = error.__cause__ or error
-        cure = "export the model again"
-        raise ModelError("the ONNX libraries cannot read the model", f"{which}: {cause}", cure) from error
+        what, cure = "the ONNX libraries cannot read the model", "export the model again"
+        raise ModelError(what, f"{which}: {library_words(cause)}", cure) from error
     origins = {}
     for node in result.graph.node:
         sources = set(swallowed.get(node.name, ()))

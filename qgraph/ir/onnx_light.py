@@ -57,11 +57,32 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def check(model: onnx.ModelProto, which: str) -> None:
-    """Raise `ModelError` with the words of onnx's checker if the model is not valid ONNX."""
+    """Raise `ModelError` with the words of onnx's checker if the model is not valid ONNX.
+
+    Some exporters leave the shape of an output out; that is no error where it can be inferred.
+    """
+    checked = light(model)
+    if any(_lacks_shape(value) for value in checked.graph.output):
+        checked = _inferred(checked)
+    shapeless = [value.name for value in (*checked.graph.input, *checked.graph.output) if _lacks_shape(value)]
+    if shapeless:
+        what = "the model does not say how many dimensions an input or output has"
+        cure = "declare its shape in the model; the dimensions themselves may be left open"
+        raise ModelError(what, f"{which}: {', '.join(shapeless)}", cure)
     try:
-        onnx.checker.check_model(light(model))
+        onnx.checker.check_model(checked)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError("not a valid ONNX model", f"{which}: {error}", "repair or export the model again") from error
+        cure = "repair or export the model again"
+        raise ModelError("not a valid ONNX model", f"{which}: {library_words(error)}", cure) from error
+
+
+def library_words(error: BaseException) -> str:
+    """What a library says, to stand in the middle of a line: without blank space at its ends and a full stop."""
+    return str(error).strip().rstrip(".")
+
+
+def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
 def convert_opset(model: onnx.ModelProto, version: int, which: str) -> onnx.ModelProto:
@@ -76,7 +97,7 @@ def convert_opset(model: onnx.ModelProto, version: int, which: str) -> onnx.Mode
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"onnx cannot convert the model to opset {version}",
-            f"{which}: {error}",
+            f"{which}: {library_words(error)}",
             f"export the model with opset {version} or newer",
         ) from error
     for node in all_nodes(converted):
@@ -98,19 +119,46 @@ def convert_opset(model: onnx.ModelProto, version: int, which: str) -> onnx.Mode
 
 
 def infer_shapes(model: onnx.ModelProto) -> None:
-    """Write what onnx's shape inference finds into the model's `value_info`."""
+    """Write what onnx's shape inference finds into the model's `value_info`, and into outputs without a shape.
+
+    What the file says about its tensors gives way where inference contradicts it.
+    """
     inferred = _inferred(light(model))
     graph = model.graph
     own = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
     found = [value for value in inferred.graph.value_info if value.name not in own]
     graph.ClearField("value_info")
     graph.value_info.extend(found)
+    for value, known in zip(graph.output, inferred.graph.output, strict=True):
+        if _lacks_shape(value):
+            value.type.CopyFrom(known.type)
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with inferred shapes, or as it is: a model that onnx cannot follow is analysed without them."""
+    """The model with inferred shapes, or as it is: a model that onnx cannot follow is analysed without them.
+
+    What the model says about its tensors lets inference go on behind ops that onnx does not know. It may also be
+    stale, left by a tool that changed the graph; where onnx finds a contradiction, it only serves for the tensors of
+    which inference knows nothing. The model may be changed.
+    """
     try:
-        result: onnx.ModelProto = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return _infer(model, strict=bool(model.graph.value_info))
+    except _INFERENCE_ERRORS:
+        stated = list(model.graph.value_info)
+    try:
+        model.graph.ClearField("value_info")
+        result = _infer(model)
+        inferred = {value.name for value in result.graph.value_info}
+        result.graph.value_info.extend(value for value in stated if value.name not in inferred)
+        return _infer(result)
+    except _INFERENCE_ERRORS:
         return model
+
+
+_INFERENCE_ERRORS = (onnx.shape_inference.InferenceError, RuntimeError, ValueError)
+
+
+def _infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
+    """One pass of onnx's shape inference. Without `strict` it skips the ops where it meets a contradiction."""
+    result: onnx.ModelProto = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=strict)
     return result

@@ -58,6 +58,26 @@ def test_every_float_activation_is_collected_or_follows(tmp_path: Path) -> None:
     assert sorted([*plan.tensors, *(follower.tensor for follower in plan.followers)]) == sorted(floats)
 
 
+def test_tensors_that_numpy_cannot_hold_are_not_collected(tmp_path: Path) -> None:
+    model = build(
+        tmp_path,
+        """
+        <ir_version: 8, opset_import: ["" : 13]>
+        mixed (float[n, 4] x) => (float[n, 4] y)
+        {
+            wide = Cast <to: int = 11> (x)
+            half = Cast <to: int = 10> (wide)
+            brain = Cast <to: int = 16> (half)
+            y = Cast <to: int = 1> (brain)
+        }
+        """,
+    )
+    plan = plan_collection(model.structure)
+    assert plan.tensors == ("half", "wide", "x", "y")
+    statistics = collected(model, plan, np.ones((3, 4), np.float32)).statistics
+    assert sorted(statistics) == ["half", "wide", "x", "y"]
+
+
 def test_what_follows_and_what_is_collected(tmp_path: Path) -> None:
     plan = plan_collection(small_cnn(tmp_path).structure)
     rules = {follower.tensor: follower.rule for follower in plan.followers}

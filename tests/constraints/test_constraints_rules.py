@@ -1,11 +1,13 @@
 import math
 
 import pytest
-from constraint_graphs import Sketch, tflite, tied
+from constraint_graphs import Sketch, shared, tflite, tied
 
+from qgraph.constraints.grouping import solve_groups
 from qgraph.constraints.model import Constraints, Strength
 from qgraph.constraints.pack import load_pack
 from qgraph.constraints.rules import constrain
+from qgraph.ir.elements import Tensor
 from qgraph.tqc import Scheme
 
 
@@ -95,6 +97,20 @@ def test_a_bias_that_does_not_fit_its_channels_stays_float() -> None:
     assert "one element per output channel" in reason(constraints, "y:in:2")
     assert "computed" in reason(constraints, "z:in:2")
     assert constraints.derived == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias"), [((8,), True), ((1, 8), True), ((8, 8), False), ((8, 1), False), ((2, 4), False)]
+)
+def test_a_matrix_that_a_gemm_adds_is_no_bias(shape: tuple[int, ...], bias: bool) -> None:
+    sketch = Sketch()
+    sketch.constant("w", (4, 8))
+    sketch.constant("c", shape)
+    sketch.op("Gemm", "x w c", "y")
+    for constraints in (tflite(sketch), onnxruntime(sketch)):
+        assert [derived.slot for derived in constraints.derived] == (["y:in:2"] if bias else [])
+        if not bias:
+            assert "one element per output channel" in reason(constraints, "y:in:2")
 
 
 def test_a_bias_has_no_slot_as_a_constant_unless_it_is_also_a_value() -> None:
@@ -208,17 +224,17 @@ def test_only_a_matmul_with_constant_weights_fuses_on_tflite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fill", "mode", "strength"),
+    ("fill", "mode", "on_the_grid"),
     [
-        ((0.0,), "constant", Strength.EXACT),
-        ((1.5,), "constant", None),
-        (None, "reflect", Strength.EXACT),
-        ((1.5,), "edge", Strength.EXACT),
-        (None, "constant", Strength.EXACT),
+        ((0.0,), "constant", True),
+        ((1.5,), "constant", False),
+        (None, "reflect", True),
+        ((1.5,), "edge", True),
+        (None, "constant", True),
     ],
 )
-def test_pad_keeps_parameters_only_if_its_fill_is_on_the_grid(
-    fill: tuple[float] | None, mode: str, strength: Strength | None
+def test_pad_keeps_parameters_at_no_cost_only_if_its_fill_is_on_the_grid(
+    fill: tuple[float] | None, mode: str, on_the_grid: bool
 ) -> None:
     sketch = Sketch()
     sketch.constant("pads", (8,), dtype="int64")
@@ -226,8 +242,103 @@ def test_pad_keeps_parameters_only_if_its_fill_is_on_the_grid(
         sketch.constant("fill", (), fill)
     sketch.op("Pad", "x pads" + (" fill" if fill is not None else ""), "p", mode=mode)
     sketch.op("Conv", "p", "c")
+    strengths = [[tie.strength for tie in pack(sketch).same] for pack in (tflite, onnxruntime)]
+    assert strengths == ([[Strength.EXACT]] * 2 if on_the_grid else [[Strength.REQUIRED], []])
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_a_pad_with_any_other_fill_has_one_scale_on_tflite_and_two_on_onnxruntime(computed: bool) -> None:
+    sketch = Sketch()
+    sketch.constant("pads", (8,), dtype="int64")
+    if not computed:
+        sketch.constant("fill", (), (1.5,))
+    sketch.op("Conv", "x", "c")
+    sketch.op("Pad", "c pads fill", "p")
+    sketch.op("Conv", "p", "d")
+    assert "c:out:0 d:in:0 p:in:0 p:out:0" in shared(solve_groups(tflite(sketch), force_overlap=False))
+    assert "c:out:0 p:in:0" in shared(solve_groups(onnxruntime(sketch), force_overlap=False))
+    assert "d:in:0 p:out:0" in shared(solve_groups(onnxruntime(sketch), force_overlap=False))
+
+
+def test_a_select_of_two_values_is_quantized_and_one_with_a_constant_stays_float() -> None:
+    sketch = Sketch()
+    sketch.constant("mask", (), (-1e9,))
+    for name in ("a", "b", "c"):
+        sketch.op("Conv", "x", name)
+    sketch.op("Where", "#condition a b", "w")
+    sketch.op("Where", "#condition c mask", "m")
+    sketch.op("Where", "#condition mask c", "n")
+    for name in ("w", "m", "n"):
+        sketch.op("Conv", name, f"{name}{name}")
+    sketch.tensors["condition"] = Tensor("condition", "bool", (1, 4, 8, 8))
     for constraints in (tflite(sketch), onnxruntime(sketch)):
-        assert [tie.strength for tie in constraints.same] == ([strength] if strength else [])
+        assert "not quantized with this constant input 2" in reason(constraints, "m:in:1")
+        assert "not quantized with this constant input 1" in reason(constraints, "n:in:1")
+        assert reason(constraints, "graph:const:mask").startswith("float op m (Where)")
+        groups = shared(solve_groups(constraints, force_overlap=False))
+        assert {"m:out:0 mm:in:0", "n:out:0 nn:in:0"} <= set(groups)
+        assert ("a:out:0 b:out:0 w:in:1 w:in:2 w:out:0 ww:in:0" in groups) is (constraints.target == "tflite")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shares"),
+    [
+        (0.0, 6.0, False),  # RELU6
+        (0.0, None, False),  # RELU
+        (0.0, math.inf, False),
+        (-1.0, 1.0, False),  # RELU_N1_TO_1
+        (0.0, 4.0, True),
+        (-1.0, 6.0, True),
+        (-1.0, None, True),
+        (-2.0, 2.0, True),
+        (None, 6.0, True),
+        ("computed", 6.0, True),
+        (0.0, "computed", True),
+    ],
+)
+def test_a_clip_that_is_no_relu_is_a_maximum_and_a_minimum_on_tflite(
+    low: float | str | None, high: float | str | None, shares: bool
+) -> None:
+    sketch = Sketch()
+    bounds = []
+    for name, bound in (("low", low), ("high", high)):
+        if isinstance(bound, float):
+            sketch.constant(name, (), (bound,))
+        bounds.append("-" if bound is None else name)
+    sketch.op("Conv", "x", "c")
+    sketch.op("HardSwish", "c", "h")
+    sketch.op("Clip", " ".join(("h", *bounds)), "y")
+    sketch.op("Conv", "y", "d")
+    constraints = tflite(sketch)
+    assert [tie.strength for tie in constraints.same] == ([Strength.REQUIRED] if shares else [])
+    groups = shared(solve_groups(constraints, force_overlap=False))
+    assert ("d:in:0 h:out:0 y:in:0 y:out:0" in groups) is shares
+    assert ({"h:out:0 y:in:0", "d:in:0 y:out:0"} <= set(groups)) is not shares
+
+
+def test_a_global_average_prefers_one_scale_on_tflite_and_a_window_needs_it() -> None:
+    sketch = Sketch()
+    sketch.op("Conv", "x", "c")
+    sketch.op("AveragePool", "c", "a")
+    sketch.op("GlobalAveragePool", "a", "g")
+    constraints = tflite(sketch, "g")
+    assert {tie.origin.rule: tie.strength for tie in constraints.same} == {
+        "average_pool": Strength.REQUIRED,
+        "global_average_pool": Strength.PREFERRED,
+    }
+    (group,) = [group for group in shared(solve_groups(constraints, force_overlap=False)) if "g:out:0" in group]
+    assert group == "a:in:0 a:out:0 c:out:0 g:in:0 g:out:0 graph:out:g"
+
+
+def test_tflite_has_a_kernel_for_the_l2_norm_only() -> None:
+    sketch = Sketch()
+    sketch.op("Conv", "x", "c")
+    sketch.op("LpNormalization", "c", "one", p=1)
+    sketch.op("LpNormalization", "c", "two", p=2)
+    sketch.op("LpNormalization", "c", "default")
+    constraints = tflite(sketch, "one two default")
+    assert "not quantized with this p" in reason(constraints, "one:in:0")
+    assert [fixed.slot for fixed in constraints.fixed] == ["default:out:0", "two:out:0"]
 
 
 @pytest.mark.parametrize(("mode", "strength"), [("nearest", Strength.EXACT), ("linear", Strength.REQUIRED)])
@@ -331,6 +442,25 @@ def test_excluded_ops_foreign_domains_old_opsets_and_unmet_conditions_say_why() 
     assert "com.example" in reason(tflite(sketch), "n:in:0")
     assert "from opset 12 on, the model has 9" in reason(onnxruntime(sketch), "m:in:0")
     assert "alpha" in reason(tflite(sketch), "g:in:0")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("target", ["tflite", "onnxruntime", "ppl_cuda"])
+def test_only_float32_is_quantized_and_other_float_types_say_so(target: str, dtype: str) -> None:
+    sketch = Sketch()
+    sketch.constant("w", (4, 4, 3, 3), dtype=dtype)
+    sketch.constant("b", (4,), dtype=dtype)
+    sketch.op("Conv", "x w b", "c")
+    sketch.op("Relu", "c", "r")
+    sketch.op("Cast", "r", "f")
+    sketch.op("Conv", "f", "d")
+    for name in ("x", "c", "r"):
+        sketch.tensors[name] = Tensor(name, dtype, (1, 4, 8, 8))
+    constraints = constrain(sketch.graph("d"), load_pack(target))
+    unquantized = ("graph:in:x", "graph:const:w", "c:in:0", "c:in:1", "c:in:2", "c:out:0", "r:in:0", "r:out:0")
+    assert all(f"is {dtype}, and only float32" in reason(constraints, slot) for slot in unquantized)
+    assert (constraints.derived, constraints.fused) == ((), ())
+    assert scheme(constraints, "f:out:0") == scheme(constraints, "d:in:0") == load_pack(target).activation
 
 
 def test_every_float_slot_has_either_a_scheme_or_a_reason() -> None:

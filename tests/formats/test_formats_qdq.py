@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -417,9 +418,14 @@ class TestFile:
         names = [node.name for node in exported.graph.node]
         assert len(set(names)) == len(names)
 
-    def test_a_run_without_scales_is_refused(self) -> None:
-        with pytest.raises(ExportError, match="the run has no scales"):
+    def test_a_run_in_which_nothing_is_quantized_is_refused(self) -> None:
+        with pytest.raises(ExportError, match="nothing is quantized"):
             to_qdq(self.MODEL, run_of(self.MODEL, {}), {})
+
+    def test_a_run_without_scales_is_refused(self) -> None:
+        run = run_of(self.MODEL, {})
+        with pytest.raises(ExportError, match="the run has no scales"):
+            to_qdq(self.MODEL, replace(run, settings=replace(run.settings, observer=None)), {})
 
     def test_a_run_of_another_model_is_refused(self) -> None:
         other = model_of([op("Neg", ["x"], "n")], ["n"])

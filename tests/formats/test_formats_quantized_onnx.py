@@ -52,6 +52,22 @@ class TestQdq:
             "y": (1, 4, 4, 4),
         }
 
+    def test_the_width_of_the_floats_does_not_matter_to_the_rules(self, tmp_path: Path) -> None:
+        path = tmp_path / "half.onnx"
+        text = """
+            <ir_version: 9, opset_import: ["" : 19]>
+            g (float16[1,4,8,8] x) => (float16[1,4,4,4] y) <int8 az = {3}> {
+                xq = QuantizeLinear(x, a, az)  xd = DequantizeLinear(xq, a, az)
+                y = MaxPool <kernel_shape=[2,2], strides=[2,2]> (xd)
+            }
+        """
+        half = onnx.parser.parse_model(text)
+        half.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float16), "a"))
+        onnx.save(half, path)
+        model = read_quantized_onnx(path)
+        assert said(model, "graph:in:x") == AT_A
+        assert {tensor.name: tensor.dtype for tensor in model.structure.tensors} == {"x": "float32", "y": "float32"}
+
     def test_a_second_pair_on_a_tensor_is_a_requantize_of_its_reader(self, tmp_path: Path) -> None:
         model = read(
             tmp_path,
