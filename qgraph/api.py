@@ -20,24 +20,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from qgraph.constraints import explain
+from qgraph import arguments
 from qgraph.constraints.merge_methods import MergeOptions, merge_methods
-from qgraph.constraints.model import Edge, SlotPlan
 from qgraph.errors import UsageError
-from qgraph.solve.run import Parameter, RunData
+from qgraph.run import Answer as Answer
+from qgraph.run import Run as Run
+from qgraph.solve.run import Parameter
 from qgraph.store import calibrations, queries, runs
 from qgraph.store.database import Database as Store
 from qgraph.store.database import open_database
 from qgraph.store.records import CalibrationStatus
 
 if TYPE_CHECKING:
-    from qgraph.analysis.verify import Verification
     from qgraph.calib.images import ImageOptions
     from qgraph.calib.statistics import TensorStatistics
     from qgraph.jobs.calibrating import Report, Ticker
     from qgraph.jobs.question import Question
-
-Answer = dict[str, Any]
 
 DEFAULT_DATABASE = "qgraph.db"
 DEFAULT_OBSERVER = "mse"
@@ -51,22 +49,32 @@ def open(location: str | Path | None = None, *, create: bool = True) -> Database
 
     Raises:
         StoreError: it cannot be opened, or its schema is of another version.
+        UsageError: the location is no path or URL.
     """
-    return Database(location or os.environ.get("QGRAPH_DB") or DEFAULT_DATABASE, create=create)
+    if location is None:
+        location = os.environ.get("QGRAPH_DB") or DEFAULT_DATABASE
+    return Database(arguments.name_or_path("the database", location, "name a file or a URL"), create=create)
 
 
 class Database:
     """An open database; close it, or use it in a ``with`` block."""
 
-    def __init__(self, location: str | Path, *, create: bool) -> None:
+    def __init__(self, location: str, *, create: bool) -> None:
         self.location = location
+        self._closed = False
         self._create = create
         self._store: Store | None = None
         if not create:
             self.store()
 
     def store(self) -> Store:
-        """The store below, opened when it is first needed: a refused job leaves no empty file behind."""
+        """The store below, opened when it is first needed: a refused job leaves no empty file behind.
+
+        Raises:
+            UsageError: `close` was called.
+        """
+        if self._closed:
+            raise UsageError("the database is closed", str(self.location), "open it again with qgraph.open")
         if self._store is None:
             self._store = open_database(self.location, create=self._create)
         return self._store
@@ -80,7 +88,8 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; nothing can be asked any more."""
+        self._closed = True
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -88,7 +97,7 @@ class Database:
     def analyze(
         self,
         model: str | Path,
-        target: str,
+        target: str | Path,
         *,
         force_overlap: bool = False,
         name: str | None = None,
@@ -107,8 +116,8 @@ class Database:
         from qgraph.jobs.question import Question  # heavy
         from qgraph.jobs.solving import analyze  # heavy
 
-        question = Question(target, force_overlap, methods=merge_methods(**alignment))
-        return Run(self, analyze(self.store, Path(model), question, name=name))
+        question = Question(_target(target), force_overlap, methods=merge_methods(**alignment))
+        return Run(self, analyze(self.store, arguments.path("model", model), question, name=_usable(name)))
 
     def calibrate(
         self,
@@ -147,17 +156,18 @@ class Database:
         """
         from qgraph.jobs.calibrating import CHECKPOINT_SECONDS, calibrate  # heavy
 
+        pause = arguments.seconds("checkpoint_every", checkpoint_every)
         done = calibrate(
             self.store,
-            Path(model),
+            arguments.path("model", model),
             data,
             question=question,
-            name=name,
-            steps=steps,
-            batch_size=batch_size,
+            name=_usable(name),
+            steps=arguments.count("steps", steps),
+            batch_size=arguments.count("batch_size", batch_size),
             collate=collate_fn,
             images=images,
-            checkpoint_every=CHECKPOINT_SECONDS if checkpoint_every is None else checkpoint_every,
+            checkpoint_every=CHECKPOINT_SECONDS if pause is None else pause,
             report=report,
             tick=tick,
         )
@@ -186,10 +196,10 @@ class Database:
 
         return as_json(
             forecast(
-                Path(model),
+                arguments.path("model", model),
                 data,
-                steps=steps,
-                batch_size=batch_size,
+                steps=arguments.count("steps", steps),
+                batch_size=arguments.count("batch_size", batch_size),
                 collate=collate_fn,
                 images=images,
                 question=question,
@@ -199,6 +209,7 @@ class Database:
 
     def calibration(self, reference: str) -> Calibration:
         """A stored calibration, written as ``c1``."""
+        arguments.text("calibration", reference, "pass its id, as c1")
         with self.store().reading() as connection:
             record = calibrations.load_calibration(connection, reference)
         status = "partial" if record.status == CalibrationStatus.PARTIAL else "reused"
@@ -208,7 +219,7 @@ class Database:
         self,
         reference: str,
         *,
-        target: str,
+        target: str | Path,
         observer: str = DEFAULT_OBSERVER,
         force_overlap: bool = False,
         weights: str | None = None,
@@ -220,18 +231,24 @@ class Database:
         """Solve a run from the statistics of a calibration, or of another run's: no inference, no model file.
 
         Args:
+            target: its name, or the path of a rule pack.
             **alignment: as for `analyze`.
         """
         from qgraph.jobs.question import Question  # heavy
         from qgraph.jobs.solving import solve  # heavy
 
+        arguments.text("calibration", reference, "pass its id, as c1, or a run")
+        arguments.text("observer", observer, "a run with scales needs one; see qgraph observers")
+        if weights is not None:
+            arguments.text("weights", weights, "use minmax or mse")
         question = Question(
-            target, force_overlap, observer, parameters or {}, weights, methods=merge_methods(**alignment)
+            _target(target), force_overlap, observer, parameters or {}, weights, methods=merge_methods(**alignment)
         )
-        return Run(self, solve(self.store(), reference, question, name=name, allow_partial=allow_partial))
+        return Run(self, solve(self.store(), reference, question, name=_usable(name), allow_partial=allow_partial))
 
     def run(self, reference: str = "latest") -> Run:
         """A stored run, by id (``r1``), name or ``latest``."""
+        arguments.text("run", reference, "pass its id, its name or latest")
         with self.store().reading() as connection:
             return Run(self, runs.resolve_run(connection, reference).id)
 
@@ -240,11 +257,11 @@ class Database:
         with self.store().reading() as connection:
             return queries.runs(connection)
 
-    def diff(self, a: str, b: str) -> Answer:
-        """Tell what differs from run `a` to run `b`."""
+    def diff(self, a: Run | str, b: Run | str) -> Answer:
+        """Tell what differs from run `a` to run `b`, each given as such, by id or by name."""
         from qgraph.analysis.diff import as_json, diff  # only this question needs it
 
-        first, second = self.run(a), self.run(b)
+        first, second = (run if isinstance(run, Run) else self.run(run) for run in (a, b))
         return {"a": first.id, "b": second.id, **as_json(diff(first.data(), second.data()))}
 
 
@@ -272,7 +289,7 @@ class Calibration:
     def solve(
         self,
         *,
-        target: str,
+        target: str | Path,
         observer: str = DEFAULT_OBSERVER,
         force_overlap: bool = False,
         weights: str | None = None,
@@ -305,141 +322,12 @@ class Calibration:
         return load_statistics(self._database.store(), self.id)
 
 
-class Run:
-    """A stored run: one target, observer and set of options on one model; its `id` is ``r1``, ``r2`` and so on."""
-
-    def __init__(self, database: Database, reference: str) -> None:
-        self._database = database
-        self.id = reference
-
-    def _ask(self, question: Callable[..., Answer], *arguments: object, **options: object) -> Answer:
-        with self._database.store().reading() as connection:
-            return question(connection, self.id, *arguments, **options)
-
-    def show(self) -> Answer:
-        """Tell what the run is, and how many groups, requantizes and states it has."""
-        return self._ask(queries.show)
-
-    def tensor(self, name: str) -> Answer:
-        """All that the run says of one tensor, slot by slot, and the statistics that it was solved from."""
-        from qgraph.jobs.describing import describe_statistics  # loads numpy
-
-        return {
-            **self._ask(queries.tensor, name),
-            "statistics": describe_statistics(self._database.store(), self.id, name),
-        }
-
-    def groups(self, *, by_cost: bool = False) -> Answer:
-        """All groups that share scale and offset; `by_cost` lists the dearest first."""
-        return self._ask(queries.groups, by_cost=by_cost)
-
-    def scales(self) -> Answer:
-        """Scale and offset of every tensor, and the requantizes."""
-        return self._ask(queries.scales)
-
-    def share(self, tensor: str) -> Answer:
-        """Tell who shares scale and offset with a tensor."""
-        return self._ask(queries.share, tensor)
-
-    def why(self, a: str, b: str) -> Answer:
-        """The shortest chain of constraints that makes two tensors (or slots) share; empty if they do not."""
-        with self._database.store().reading() as connection:
-            start, end = (queries.slot_of(connection, self.id, name) for name in (a, b))
-            group = queries.group_of(connection, self.id, start)
-            shared = group is not None and group == queries.group_of(connection, self.id, end)
-            edges = queries.edges_of_group(connection, self.id, group) if shared and group is not None else ()
-        path = explain.why(edges, start, end) if shared else None
-        return {"a": a, "b": b, "shared": shared, "path": [edge_as_json(edge) for edge in path or ()]}
-
-    def why_not(self, a: str, b: str) -> Answer:
-        """Tell what keeps two tensors (or slots) apart: the shortest chain between them, and where it is cut."""
-        with self._database.store().reading() as connection:
-            start, end = (queries.slot_of(connection, self.id, name) for name in (a, b))
-            data = runs.load_run(connection, self.id)
-        plans = (
-            SlotPlan(tqc.slot, tqc.tensor, tqc.role, tqc.scheme, tqc.reason if tqc.scheme is None else None)
-            for tqc in data.tqcs
-        )
-        chain = explain.why_not(data.grouping.joined, explain.barriers(plans, data.grouping), start, end)
-        steps = [step_as_json(step) for step in chain or ()]
-        cuts = [step["barrier"] for step in steps if step["barrier"]]
-        reason = f"{a} and {b} share" if chain is not None else f"no rule or tensor leads from {a} to {b}"
-        if cuts:
-            reason = f"{a} and {b} are kept apart: {'; '.join(cuts)}"
-        return {"a": a, "b": b, "shared": chain is not None and not cuts, "reason": reason, "path": steps}
-
-    def data(self) -> RunData:
-        """The whole run as frozen plain data."""
-        with self._database.store().reading() as connection:
-            return runs.load_run(connection, self.id)
-
-    def diff(self, other: Run) -> Answer:
-        """Tell what differs from this run to the other one."""
-        return self._database.diff(self.id, other.id)
-
-    def export(self, output: str | Path, *, format: str = "qdq", model: str | Path | None = None) -> None:  # noqa: A002
-        """Write a model that runs with these scales; it is checked and run once before the file takes its name.
-
-        Args:
-            format: ``qdq``, an ONNX model with QuantizeLinear and DequantizeLinear.
-            model: where the float model is now, if it was moved.
-        """
-        if format != "qdq":
-            raise UsageError("unknown format", format, "use qdq")
-        from qgraph.jobs.exporting import export  # heavy
-
-        export(self._database.store(), self.id, Path(output), model=None if model is None else Path(model))
-
-    def verify(
-        self,
-        data: object,
-        *,
-        steps: int | None = None,
-        images: ImageOptions | None = None,
-        model: str | Path | None = None,
-        optimized: bool = True,
-        report: Report = lambda _: None,
-    ) -> Verification:
-        """Run the exported model against the float one on the same samples.
-
-        Args:
-            data: as for `Database.calibrate`; use samples that were not calibrated on.
-            images: as for `Database.calibrate`.
-            optimized: with onnxruntime's integer kernels; False runs every node as it is written.
-            report: called with each line that a user should see.
-        """
-        from qgraph.jobs.exporting import verify  # heavy
-
-        place = None if model is None else Path(model)
-        found, _ = verify(
-            self._database.store(),
-            self.id,
-            data,
-            model=place,
-            steps=steps,
-            images=images,
-            optimized=optimized,
-            report=report,
-        )
-        return found
+def _target(target: str | Path) -> str:
+    return arguments.name_or_path("target", target, "see qgraph targets, or pass the path of a rule pack")
 
 
-def step_as_json(step: explain.Step) -> Answer:
-    """One step of a chain that may be cut: an edge, and what keeps its ends apart (None where nothing does)."""
-    edge = {"kind": None, "rule": None, "op": None, "op_type": None, "source": None}
-    if step.edge is not None:
-        edge = edge_as_json(step.edge)
-    return {**edge, "from": step.a, "to": step.b, "barrier": step.barrier}
-
-
-def edge_as_json(edge: Edge) -> Answer:
-    """One step of a chain, with the keys of the command line's JSON."""
-    return {
-        "kind": str(edge.kind),
-        "rule": edge.rule,
-        "op": edge.op,
-        "op_type": edge.op_type,
-        "from": edge.a,
-        "to": edge.b,
-        "source": edge.source,
-    }
+def _usable(name: str | None) -> str | None:
+    """A name that a run can have, seen before anything is computed."""
+    if name is not None:
+        runs.check_name_is_usable(arguments.text("name", name))
+    return name

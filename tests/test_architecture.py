@@ -27,6 +27,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "formats": (PLAIN | {"ir"}, {"onnx", "numpy"}),
     "analysis": (FOUNDATION | {"ir", "constraints", "calib", "solve", "formats"}, {"numpy", "onnx", "onnxruntime"}),
     "jobs": ({""}, set()),
+    "arguments": ({"errors"}, set()),
+    "run": ({""}, set()),
     "api": ({""}, set()),
     "cli": ({""}, {"typer", "rich"}),
     "__main__": ({"cli"}, set()),

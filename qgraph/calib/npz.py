@@ -54,8 +54,8 @@ def rows_of(path: Path, names: Sequence[str]) -> Iterator[dict[str, NDArray[Any]
     with ExitStack() as stack:
         try:
             archive = stack.enter_context(zipfile.ZipFile(path))
-            _check_names(path, archive, names)
-            members = [_open_member(path, archive, name, stack) for name in names]
+            found = _find_members(path, archive, names)
+            members = [_open_member(path, archive, name, found[name], stack) for name in names]
         except FileNotFoundError:
             raise DataError("data file does not exist", str(path), "check the path") from None
         except IsADirectoryError:
@@ -69,20 +69,25 @@ def rows_of(path: Path, names: Sequence[str]) -> Iterator[dict[str, NDArray[Any]
             yield {member.name: _next_row(path, member) for member in members}
 
 
-def _check_names(path: Path, archive: zipfile.ZipFile, names: Sequence[str]) -> None:
-    present = [name.removesuffix(".npy") for name in archive.namelist()]
-    for name in sorted(present):
+def _find_members(path: Path, archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, zipfile.ZipInfo]:
+    """The member of each input; as numpy reads them, with or without the suffix ``.npy``."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for info in sorted(archive.infolist(), key=lambda info: info.filename):
+        name = info.filename.removesuffix(".npy")
         if name not in names:
             unknown = NotFoundError.among("input", name, names, f"the model's inputs are {', '.join(names)}")
             raise DataError("data for an unknown input", f"{path}, array {name}", unknown.cure)
+        if name in found:
+            raise DataError("two arrays for one input", f"{path}, input {name}", _SAVE_AGAIN)
+        found[name] = info
     for name in names:
-        if name not in present:
+        if name not in found:
             raise DataError("no data for an input of the model", f"{path}, input {name}", f"add the array {name}")
+    return found
 
 
-def _open_member(path: Path, archive: zipfile.ZipFile, name: str, stack: ExitStack) -> _Member:
+def _open_member(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo, stack: ExitStack) -> _Member:
     """Open a member and read its header; the announced size must be that of the member."""
-    info = archive.getinfo(f"{name}.npy")
     stream = stack.enter_context(archive.open(info))
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):

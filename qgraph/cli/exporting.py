@@ -22,8 +22,8 @@ from qgraph.cli.data_options import (
     Std,
     image_options,
 )
-from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, MovedModel, RunArgument
-from qgraph.cli.output import note, write_json, write_line, write_table
+from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, RunArgument
+from qgraph.cli.output import note, plural, write_json, write_line, write_table
 
 app = typer.Typer()
 
@@ -61,7 +61,9 @@ def export(
 def verify(
     run: RunArgument,
     data: Data,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Samples to use.", show_default="all")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=LARGEST_COUNT, help="Samples to use.", show_default="all")
+    ] = None,
     model: MovedModel = None,
     size: ImageSize = None,
     resize: ImageResize = Resize.STRETCH,
@@ -94,5 +96,5 @@ def verify(
             (name, f"{output.snr_db:.2f}", output.cosine, output.top1, output.max_abs_error)
             for name, output in compared.outputs.items()
         ),
-        title=f"run {found.id} against the float model, {compared.samples} samples",
+        title=f"run {found.id} against the float model, {plural(compared.samples, 'sample')}",
     )

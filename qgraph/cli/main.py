@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from qgraph.cli import checking, database, exporting, questions, solving
+from qgraph.cli.output import visible
 from qgraph.errors import ConflictError, QgraphError, UsageError
 
 app = typer.Typer(
@@ -81,8 +82,8 @@ def report(error: QgraphError, arguments: Sequence[str]) -> int:
         if isinstance(error, ConflictError):
             body["conflicts"] = list(error.conflicts)
         print(json.dumps({"schema": 1, "error": body}))  # noqa: T201
-    print(f"qgraph: {error}", file=sys.stderr)  # noqa: T201
+    print(visible(f"qgraph: {error}"), file=sys.stderr)  # noqa: T201
     if isinstance(error, ConflictError):
         for conflict in error.conflicts:
-            print(f"  {conflict}", file=sys.stderr)  # noqa: T201
+            print(visible(f"  {conflict}"), file=sys.stderr)  # noqa: T201
     return BAD

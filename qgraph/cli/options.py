@@ -11,6 +11,8 @@ import typer
 DEFAULT_DATABASE = "qgraph.db"
 DEFAULT_OBSERVER = "mse"
 LATEST = "latest"
+LARGEST_COUNT = 2**31 - 1
+"""Of batches, of samples per inference, of rows."""
 
 
 class ForceOverlap(StrEnum):
@@ -76,6 +78,12 @@ Name = Annotated[
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=_A_RUN, show_default=False)]
 RunOption = Annotated[str, typer.Option("--run", metavar="RUN", help=_A_RUN)]
 Steps = Annotated[
-    int | None, typer.Option("--steps", min=1, help="Use at most so many batches of the data.", show_default="all")
+    int | None,
+    typer.Option(
+        "--steps", min=1, max=LARGEST_COUNT, help="Use at most so many batches of the data.", show_default="all"
+    ),
 ]
-Top = Annotated[int | None, typer.Option("--top", min=1, help="Show only the first rows.", show_default="all")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, max=LARGEST_COUNT, help="Samples per inference.")]
+Top = Annotated[
+    int | None, typer.Option("--top", min=1, max=LARGEST_COUNT, help="Show only the first rows.", show_default="all")
+]

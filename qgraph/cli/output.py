@@ -9,21 +9,33 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 PIPED_WIDTH = 100_000
 """Columns when nobody looks: nothing is folded, so that grep finds every name."""
 
 
 def console() -> Console:
-    """The console that answers go to."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+    """The console that answers go to. Names are shown as they are: brackets and colons mean nothing in them."""
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def visible(text: str) -> str:
+    r"""Text of one line that cannot steer a terminal: what does not print is shown as its escape.
+
+    >>> print(visible("a\nb \x1b[31mred c:smile:"))
+    a\nb \x1b[31mred c:smile:
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def note(message: str) -> None:
     """One line to the user beside the answer."""
-    print(f"qgraph: {' '.join(message.split())}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"qgraph: {visible(message)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def write_json(answer: Mapping[str, object]) -> None:
@@ -47,18 +59,20 @@ def plain(value: object) -> object:
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """A table; columns whose name ends in a unit or counts are set right."""
     headed = any(columns)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=headed)
+    if title is not None:
+        write_line(title)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
     for column in columns:
-        numeric = column.endswith((" dB", "#")) or column in {"scale", "offset", "samples", "ratio"}
-        table.add_column(column.removesuffix("#"), justify="right" if numeric else "left", overflow="fold")
+        numeric = column.endswith((" dB", "#")) or column.split(" in ")[0] in {"scale", "offset", "samples", "ratio"}
+        table.add_column(visible(column.removesuffix("#")), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell(value)) for value in row))
+        table.add_row(*(Text(visible(cell(value))) for value in row))
     console().print(table)
 
 
 def write_line(text: str) -> None:
     """One line of an answer, whatever it contains."""
-    console().print(escape(text), soft_wrap=True)
+    console().print(Text(visible(text)), soft_wrap=True)
 
 
 def cell(value: object) -> str:
@@ -76,6 +90,15 @@ def cell(value: object) -> str:
             return f"{cell(min(value))} … {cell(max(value))} ({len(value)})"
         return ", ".join(cell(item) for item in value)
     return str(value)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> plural(1, "pass", "passes"), plural(3, "sample")
+    ('1 pass', '3 samples')
+    """
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
 def decibel(value: float | None) -> str:

@@ -68,6 +68,6 @@ def new_bar(what: str, done: int, total: int) -> tuple[Bar, TaskID]:
 
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    bar = Bar(*columns, console=Console(stderr=True), transient=True)
+    bar = Bar(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True)
     bar.start()
     return bar, bar.add_task(what, total=total, completed=done, rate="")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.exceptions import Exit
 
 import qgraph
+from qgraph.cli.hints import suggest
 from qgraph.cli.options import DEFAULT_DATABASE, LATEST, Db, Json, RunArgument, RunOption, Top
-from qgraph.cli.output import cell, decibel, write_json, write_line, write_table
+from qgraph.cli.output import cell, decibel, plural, write_json, write_line, write_table
 
 app = typer.Typer()
 
@@ -34,7 +36,7 @@ def runs(db: Db = DEFAULT_DATABASE, *, json: Json = False) -> None:
             (
                 run["run"],
                 run["name"],
-                run["model"],
+                f"{run['model']} ({Path(run['model_path'] or run['model_name']).name})",
                 run["calibration"],
                 run["samples"],
                 run["settings"]["target"],
@@ -72,7 +74,9 @@ def show(
 
 def show_run(answer: dict[str, Any]) -> None:
     """A run as lines of name and value."""
-    rows = [(key, answer[key]) for key in ("run", "name", "model", "calibration", "samples", "created")]
+    rows = [(key, answer[key]) for key in ("run", "name", "model", "model_name", "model_path")]
+    rows += [(key, answer[key]) for key in ("calibration", "samples", "created")]
+    rows = [(key.replace("_", " "), value) for key, value in rows]
     rows += [(key.replace("_", " "), value) for key, value in answer["settings"].items()]
     rows += [(key, answer[key]) for key in ("groups", "requantizes")]
     rows += [(f"slots {state}", count) for state, count in answer["states"].items()]
@@ -140,7 +144,7 @@ def groups(
         ),
     )
     shared = sum(len(group["tensors"]) > 1 for group in answer["groups"])
-    write_line(f"{len(answer['groups'])} groups in {answer['run']}, {shared} of them with several tensors")
+    write_line(f"{plural(len(answer['groups']), 'group')} in {answer['run']}, {shared} of them with several tensors")
 
 
 @app.command()
@@ -188,7 +192,7 @@ def share(tensor: TensorArgument, run: RunOption = LATEST, db: Db = DEFAULT_DATA
     )
     write_line(f"{tensor} is {answer['state']}: {known}, in group {answer['group']} of {answer['run']}")
     others = [name for name in answer["tensors"] if name != tensor]
-    write_line(f"shared with {len(others)} tensors:" if others else "shared with no other tensor")
+    write_line(f"shared with {plural(len(others), 'tensor')}:" if others else "shared with no other tensor")
     for name in others:
         write_line(f"  {name}")
 
@@ -207,7 +211,7 @@ def why(
         write_json(answer)
         return
     if not answer["shared"]:
-        write_line(f"{a} and {b} do not share; see: qgraph why-not {a} {b} --run {run}")
+        write_line(f"{a} and {b} do not share; see: {suggest('why-not', a, b, db=db, run=run)}")
         return
     write_line(f"{a} and {b} share:")
     show_chain(answer["path"])
@@ -285,19 +289,23 @@ def show_diff(answer: dict[str, Any], top: int | None, *, differs: bool) -> None
         write_line(f"requantize {change['slot']}: in {where}")
     if answer["scales"]:
         write_table(
-            ("tensor", f"scale in {answer['a']}", f"scale in {answer['b']}", "ratio", "damage dB"),
+            (
+                "tensor",
+                *(f"{what} in {answer[run]}" for what in ("scale", "offset") for run in "ab"),
+                "ratio",
+                "damage dB",
+            ),
             (
                 (
                     change["tensor"],
-                    change["a"] and change["a"]["scale"],
-                    change["b"] and change["b"]["scale"],
+                    *(change[run] and change[run][what] for what in ("scale", "offset") for run in "ab"),
                     change["ratio"],
                     decibel(change["damage_db"]),
                 )
                 for change in answer["scales"][:top]
             ),
         )
-        write_line(f"{len(answer['scales'])} tensors have another scale")
+        write_line(f"{plural(len(answer['scales']), 'tensor has', 'tensors have')} another scale or offset")
 
 
 @app.command()

@@ -21,10 +21,12 @@ from qgraph.cli.data_options import (
     Std,
     image_options,
 )
+from qgraph.cli.hints import suggest
 from qgraph.cli.options import (
     DEFAULT_DATABASE,
     DEFAULT_OBSERVER,
     AveragePoolMerge,
+    BatchSize,
     ConcatMerge,
     Db,
     ElementwiseMerge,
@@ -39,7 +41,7 @@ from qgraph.cli.options import (
     Steps,
     Target,
 )
-from qgraph.cli.output import note, write_json, write_line
+from qgraph.cli.output import note, plural, write_json, write_line
 from qgraph.cli.progress import Progress
 from qgraph.constraints.merge_methods import MergeOptions, merge_methods
 from qgraph.errors import UsageError
@@ -73,7 +75,7 @@ def analyze(
             write_json({"run": run.id})
             return
         summarize(run)
-        write_line(f"next: qgraph calibrate {model} --data DATA.npz --target {target}")
+        write_line(f"next: {suggest('calibrate', str(model), db=db, data='DATA.npz', target=target)}")
 
 
 @app.command()
@@ -86,7 +88,7 @@ def calibrate(
     observer: Observer = DEFAULT_OBSERVER,
     param: Parameters = None,
     steps: Steps = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Samples per inference.")] = None,
+    batch_size: BatchSize = None,
     force_overlap: Overlap = ForceOverlap.FALSE,
     elementwise_merge: ElementwiseMerge = None,
     concat_merge: ConcatMerge = None,
@@ -177,9 +179,9 @@ def calibrate(
             )
             return
         told = "reused, nothing was run" if done.status == "reused" else f"{done.inferences} run now"
-        write_line(f"calibration {done.id}: {done.samples} samples ({told})")
+        write_line(f"calibration {done.id}: {plural(done.samples, 'sample')} ({told})")
         if run is None:
-            write_line(f"next: qgraph solve {done.id} --target TARGET")
+            write_line(f"next: {suggest('solve', done.id, db=db, target='TARGET')}")
         else:
             summarize(run)
 
@@ -280,15 +282,6 @@ def tell_forecast(answer: Mapping[str, Any]) -> None:
     write_line(f"memory: about {megabytes(memory['peak'])} ({shares}), whatever the number of samples")
     write_line(f"time: about {seconds['total']:.1f} s ({seconds['reading']:.1f} s to read the data, twice)")
     write_line(f"checkpoint: at most about {megabytes(answer['checkpoint_bytes'])}")
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """A number with its noun.
-
-    >>> plural(1, "pass", "passes"), plural(3, "sample")
-    ('1 pass', '3 samples')
-    """
-    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
 def megabytes(size: int) -> str:

@@ -14,7 +14,7 @@ from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
 from qgraph.constraints.model import Constraints, Grouping
 from qgraph.constraints.pack import load_pack
 from qgraph.constraints.rules import constrain
-from qgraph.errors import NotFoundError
+from qgraph.errors import NotFoundError, UsageError
 from qgraph.ir.elements import Structure
 from qgraph.ir.graph import Graph
 from qgraph.solve.run import Parameter, RunSettings
@@ -27,6 +27,9 @@ class Question:
     Attributes:
         weights: how weight scales are chosen; None follows the observer (``minmax`` for itself, else ``mse``).
         methods: the alignment options; one that is not given is the target's to choose.
+
+    Raises:
+        UsageError: `force_overlap` is not a bool.
     """
 
     target: str
@@ -35,6 +38,11 @@ class Question:
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
     weights: str | None = None
     methods: MergeMethods = UNCHANGED
+
+    def __post_init__(self) -> None:
+        """Refuse a text for `force_overlap`: ``"false"`` would be taken for true."""
+        if not isinstance(self.force_overlap, bool):
+            raise UsageError("force_overlap must be a bool", repr(self.force_overlap), "say True or False")
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,8 @@ def sqlite_file(database: Database) -> Path | None:
 
 
 def _url(location: str | Path) -> sa.URL:
+    if not str(location).strip():
+        raise UsageError("a database needs a name", repr(str(location)), "name a file or a URL with --db")
     if isinstance(location, Path) or "://" not in location:
         return sa.URL.create("sqlite", database=str(location))
     try:

@@ -18,7 +18,8 @@ from qgraph.errors import NotFoundError
 from qgraph.store import views
 from qgraph.store.blobs import digest
 from qgraph.store.encoding import decode_optional, encode
-from qgraph.store.records import RunRecord
+from qgraph.store.models import list_models, load_model
+from qgraph.store.records import ModelRecord, RunRecord
 from qgraph.store.references import calibration_row, number_of
 from qgraph.store.run_reading import read_edges, read_events
 from qgraph.store.runs import list_runs, resolve_run, row_of
@@ -28,8 +29,13 @@ Answer = dict[str, Any]
 
 
 def runs(connection: sa.Connection) -> Answer:
-    """All runs, oldest first: ``{"runs": [{"run", "name", "model", "calibration", "settings", "created"}]}``."""
-    return {"runs": [_describe(record) for record in list_runs(connection)]}
+    """All runs, oldest first.
+
+    ``{"runs": [{"run", "name", "model", "model_name", "model_path", "calibration", "samples", "settings",
+    "created"}]}``; ``"model_path"`` is None for a model that came from memory.
+    """
+    models = {model.id: model for model in list_models(connection)}
+    return {"runs": [_describe(record, models[record.model]) for record in list_runs(connection)]}
 
 
 def show(connection: sa.Connection, run: str) -> Answer:
@@ -39,7 +45,7 @@ def show(connection: sa.Connection, run: str) -> Answer:
     """
     record = resolve_run(connection, run)
     return {
-        **_describe(record),
+        **_describe(record, load_model(connection, record.model)),
         "statistics": None if record.calibration is None else _statistics(connection, record.calibration),
         "groups": _count(connection, views.shared_groups, record),
         "requantizes": _count(connection, views.requantizes, record),
@@ -175,15 +181,17 @@ def coverage(connection: sa.Connection, run: str) -> Answer:
 
 
 def slot_of(connection: sa.Connection, run: str, name: str) -> str:
-    """The slot that is meant by a tensor's name; the name of a slot of the run means that slot.
+    """The slot that is meant by a tensor's name; another name of a slot of the run means that slot.
 
     Raises:
         NotFoundError: it is neither.
     """
     record = resolve_run(connection, run)
-    view = views.slot_scales
-    found = connection.scalar(sa.select(view.c.slot).where(*_at_slot(view, record, name)))
-    return str(found) if found is not None else str(_tensor_row(connection, record, name).slot)
+    for view, condition in ((views.tensor_scales, _on_tensor), (views.slot_scales, _at_slot)):
+        found = connection.scalar(sa.select(view.c.slot).where(*condition(view, record, name)))
+        if found is not None:
+            return str(found)
+    raise _unknown_tensor(connection, record, name)
 
 
 def group_of(connection: sa.Connection, run: str, slot: str) -> str | None:
@@ -208,7 +216,7 @@ def edges_of_group(connection: sa.Connection, run: str, group: str) -> tuple[Edg
     return read_edges(connection, number, group_id=group)
 
 
-def _describe(record: RunRecord) -> Answer:
+def _describe(record: RunRecord, model: ModelRecord) -> Answer:
     names = record.settings.__slots__
     values = {name: getattr(record.settings, name) for name in names}
     values["observer_parameters"] = dict(record.settings.observer_parameters)
@@ -216,6 +224,8 @@ def _describe(record: RunRecord) -> Answer:
         "run": record.id,
         "name": record.name,
         "model": record.model,
+        "model_name": model.name,
+        "model_path": model.path,
         "calibration": record.calibration,
         "samples": record.samples,
         "settings": values,
@@ -246,9 +256,14 @@ def _tensor_row(connection: sa.Connection, record: RunRecord, name: str) -> sa.R
     view = views.tensor_scales
     row = connection.execute(sa.select(view).where(*_on_tensor(view, record, name))).one_or_none()
     if row is None:
-        known = connection.scalars(sa.select(view.c.tensor).where(view.c.run_id == row_of(record)))
-        raise NotFoundError.among("tensor", name, known, f"see qgraph scales {record.id}")
+        raise _unknown_tensor(connection, record, name)
     return row
+
+
+def _unknown_tensor(connection: sa.Connection, record: RunRecord, name: str) -> NotFoundError:
+    view = views.tensor_scales
+    known = connection.scalars(sa.select(view.c.tensor).where(view.c.run_id == row_of(record)))
+    return NotFoundError.among("tensor", name, known, f"see qgraph scales {record.id}")
 
 
 Conditions = tuple[sa.ColumnElement[bool], ...]

@@ -22,6 +22,9 @@ from qgraph.store.tables import calibrations, runs
 
 LATEST = "latest"
 
+LONGEST_NAME = 200
+"""Characters; a name is typed by hand and stands in tables."""
+
 
 def save_run(
     connection: sa.Connection,
@@ -46,7 +49,7 @@ def save_run(
 
     Raises:
         NotFoundError: no such model or calibration.
-        UsageError: the name is another run's, or would be taken for an id.
+        UsageError: the name is another run's, or none that a run can have (`check_name_is_usable`).
         StoreError: the run contradicts itself or its model.
     """
     model_id = model_row(connection, model)
@@ -54,7 +57,8 @@ def save_run(
     samples = _samples(connection, calibration_id)
     identity = _identity(model_id, calibration_id, samples, run.settings)
     if name is not None:
-        _check_name(connection, name, identity)
+        check_name_is_usable(name)
+        _check_clash(connection, name, identity)
     same = connection.execute(sa.select(runs.c.id, runs.c.name).where(runs.c.identity == identity)).all()
     for row in sorted(same, key=lambda row: (row.name != name, row.name is not None, row.id)):
         if name is None or row.name == name:
@@ -77,6 +81,28 @@ def save_run(
     )
     write_run(connection, number, model_id, run)
     return f"r{number}"
+
+
+def check_name_is_usable(name: str) -> None:
+    """Refuse what would be taken for an id or an option, or cannot be typed and printed on one line.
+
+    Whether another run has the name is not looked at.
+
+    Raises:
+        UsageError: a run cannot have this name.
+    """
+    cure = None
+    if not name or name != name.strip() or not name.isprintable():
+        cure = "use printing characters, and no space at either end"
+    elif len(name) > LONGEST_NAME:
+        cure = f"use at most {LONGEST_NAME} characters"
+    elif name == LATEST or (name[0] in "rcm" and name[1:].isdigit()):
+        cure = "choose one that is neither an id nor 'latest'"
+    elif name.startswith("-"):
+        cure = "let it begin with something else than -"
+    if cure is not None:
+        shown = ascii(name)
+        raise UsageError("a run cannot have this name", shown if len(shown) <= 60 else f"{shown[:60]}…", cure)
 
 
 def find_run(connection: sa.Connection, model: str, calibration: str | None, settings: RunSettings) -> RunRecord | None:
@@ -148,9 +174,7 @@ def _identity(model: int, calibration: int | None, samples: int, settings: RunSe
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _check_name(connection: sa.Connection, name: str, identity: str) -> None:
-    if not name or name == LATEST or number_of("r", name) is not None:
-        raise UsageError("a run cannot have this name", repr(name), "choose one that is neither an id nor 'latest'")
+def _check_clash(connection: sa.Connection, name: str, identity: str) -> None:
     taken = connection.execute(sa.select(runs.c.id, runs.c.identity).where(runs.c.name == name)).one_or_none()
     if taken is not None and taken.identity != identity:
         raise UsageError("the name is already another run's", f"{name} (r{taken.id})", "choose another --name")

@@ -2,6 +2,7 @@
 
 import io
 import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,27 @@ def test_all_sources_of_the_same_data_have_the_same_samples(source: object) -> N
     assert hashes(data) == EXPECTED
     assert hashes(data) == EXPECTED, "a second pass must be possible"
     data.close()
+
+
+def members(path: Path, *names: str) -> Path:
+    """An archive with the same array under each of the names."""
+    member = io.BytesIO()
+    np.save(member, VALUES)
+    with zipfile.ZipFile(path / "members.npz", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile warns of a second member of one name
+        for name in names:
+            archive.writestr(name, member.getvalue())
+    return path / "members.npz"
+
+
+def test_a_member_without_the_suffix_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
+    assert hashes(open_x(members(tmp_path, "x"))) == EXPECTED
+
+
+@pytest.mark.parametrize("names", [("x.npy", "x.npy"), ("x", "x.npy")])
+def test_two_members_for_one_input_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="two arrays for one input"):
+        list(open_x(members(tmp_path, *names)).samples())
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -93,8 +93,8 @@ def test_python_takes_the_seed_s_spellings(calibrated: Path) -> None:
             target="ppl_cuda", elementwise_merge_method="output", concat_merge_method="joint"
         )
         assert a.id == b.id
-        with pytest.raises(UsageError, match="averagepool_method cannot be None"):
-            database.solve("c1", target="tflite", averagepool_method=False)
+        with pytest.raises(UsageError, match="concat_merge_method cannot be None"):
+            database.solve("c1", target="tflite", concat_merge_method=False)
         with pytest.raises(NotFoundError, match="unknown option: elementwise_method; did you mean elementwise_merge_"):
             database.solve("c1", target="tflite", elementwise_method="Joint")  # type: ignore[call-arg]
 

@@ -10,9 +10,9 @@ from qgraph.errors import NotFoundError, StoreError, UsageError
 from qgraph.store import integrity, queries, tables
 from qgraph.store.calibrations import begin
 from qgraph.store.database import Database, open_database
-from qgraph.store.models import save_model
+from qgraph.store.models import load_model, save_model
 from qgraph.store.records import CalibrationIdentity
-from qgraph.store.runs import find_run, list_runs, load_run, resolve_run, save_run
+from qgraph.store.runs import check_name_is_usable, find_run, list_runs, load_run, resolve_run, save_run
 
 MEMBERS = ["conv:out:0", "graph:in:side", "graph:out:joined", "join:in:0", "join:in:2", "join:out:0"]
 
@@ -267,3 +267,39 @@ def test_damage_is_found_and_named(database: Database, damage: str, check: str, 
 def test_states_outside_the_table_are_refused_by_the_database(database: Database) -> None:
     with pytest.raises(StoreError, match="ck_tqcs_state"), database.transaction() as connection:
         connection.execute(sa.text("UPDATE tqcs SET state = 'MAYBE'"))
+
+
+@pytest.mark.parametrize("name", ["first", "run 2", "größe", "r", "rc1", "c1x", "1", "x" * 200])
+def test_a_name_of_a_run_may_be_any_line(name: str) -> None:
+    check_name_is_usable(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("", "printing"),
+        (" first", "no space at either end"),
+        ("a\nb", "printing"),
+        ("\x1b[31m", "printing"),
+        ("\udcff", "printing"),
+        ("x" * 201, "at most 200"),
+        ("r1", "neither an id"),
+        ("c01", "neither an id"),
+        ("m7", "neither an id"),
+        ("latest", "latest"),
+        ("-n", "begin"),
+    ],
+    ids=ascii,
+)
+def test_a_name_that_would_be_mistaken_or_cannot_be_typed_is_refused(name: str, cure: str) -> None:
+    with pytest.raises(UsageError, match="a run cannot have this name") as refused:
+        check_name_is_usable(name)
+    assert cure in refused.value.cure
+    assert str(refused.value).isprintable()
+
+
+def test_a_run_tells_the_name_and_the_path_of_its_model(database: Database) -> None:
+    with database.reading() as connection:
+        (listed,) = queries.runs(connection)["runs"]
+        record = load_model(connection, listed["model"])
+    assert (listed["model_name"], listed["model_path"]) == (record.name, record.path)

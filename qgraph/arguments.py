@@ -1,0 +1,83 @@
+"""What Python callers pass, checked once at the door: one clear line instead of a TypeError from the depths."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, SupportsFloat, SupportsIndex
+
+from qgraph.errors import UsageError
+
+LARGEST_COUNT = 2**31 - 1
+"""Of batches, of samples per inference: more than any data set has."""
+
+
+def text(argument: str, value: object, cure: str = "pass a text") -> str:
+    """A text.
+
+    Raises:
+        UsageError: it is something else, or was made of bytes that are no UTF-8.
+    """
+    if not isinstance(value, str):
+        raise UsageError(f"{argument} must be a text", _shown(value), cure)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{argument} is not valid UTF-8", _shown(value), "write it in UTF-8") from None
+    return value
+
+
+def path(argument: str, value: object) -> Path:
+    """A path, given as text or as a path.
+
+    Raises:
+        UsageError: it is something else, or has a zero byte, or is no UTF-8: the database could not keep it.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise UsageError(f"{argument} must be a path", _shown(value), "pass a text or a pathlib.Path")
+    if "\0" in text(argument, os.fspath(value), "rename the file or its folder"):
+        raise UsageError(f"{argument} must be a path", _shown(value), "no file has a name with a zero byte")
+    return Path(value)
+
+
+def name_or_path(argument: str, value: object, cure: str) -> str:
+    """A name, or the path of a file that is used in its place.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    return text(argument, str(value) if isinstance(value, Path) else value, cure)
+
+
+def count(argument: str, value: Any) -> int | None:
+    """A whole number from 1 on; None stays None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is None:
+        return None
+    whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if not whole or not 1 <= int(value) <= LARGEST_COUNT:
+        what = f"{argument} must be a whole number from 1 to {LARGEST_COUNT}"
+        raise UsageError(what, _shown(value), "None stands for the default")
+    return int(value)
+
+
+def seconds(argument: str, value: Any) -> float | None:
+    """A number of seconds, 0 or more; None stays None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is None:
+        return None
+    number = isinstance(value, SupportsFloat) and not isinstance(value, bool)
+    if not number or not float(value) >= 0:  # NaN is neither
+        raise UsageError(f"{argument} must be a number of seconds", _shown(value), "pass 0 or more")
+    return float(value)
+
+
+def _shown(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
