@@ -154,3 +154,7 @@ def test_a_pack_of_the_users_own_gets_what_it_lacks_without_inference(
     tensors = cli("scales", answer["run"], "--json").json["tensors"]
     assert (tensors["conv2d_96.w_0"]["bits"], tensors["p2o.Concat.1"]["bits"]) == (4, 8)
     assert cli("scales", "mse", "--json").json["tensors"]["conv2d_96.w_0"]["bits"] == 8
+    (tmp_path / "four.toml").write_text((tmp_path / "four.toml").read_text() + "# edited\n")
+    edited = cli("solve", "c1", "--target", "four.toml", "--json").json["run"]
+    assert edited != answer["run"]
+    assert cli("solve", "c1", "--target", "four.toml", "--json").json["run"] == edited
