@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +67,23 @@ def test_the_other_commands_of_the_readme_are_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     used = re.findall(r"^(?:\w+=\S+ )*make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
     assert set(used) == {"demo", "test"} <= targets
+
+
+def test_the_demo_runs_and_runs_again_from_what_is_stored(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for told in ("32 run now", "reused, nothing was run"):
+        done = subprocess.run(
+            ["sh", "examples/demo.sh"],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"calibration c1: 32 samples ({told})" in done.stdout
+    assert {"ppocr4_det.int8.onnx", "qgraph.db"} <= {path.name for path in (tmp_path / "demo").iterdir()}
 
 
 def test_the_python_of_the_readme_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
