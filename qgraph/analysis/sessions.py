@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from qgraph.errors import DataError, ModelError
+from qgraph.ir.onnx_tensors import external_folder_entry
 
 Sample = Mapping[str, NDArray[np.generic]]
 """One array per graph input."""
@@ -23,9 +24,6 @@ DTYPES = {
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 """onnxruntime's names of types, and numpy's."""
-
-EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
-"""onnxruntime's setting for where the external weights of a model in memory lie."""
 
 FATAL_ONLY = 4
 """onnxruntime's log level; every error is raised as well, and said once."""
@@ -104,7 +102,7 @@ def _session(model: Path | InMemory, *, optimized: bool) -> onnxruntime.Inferenc
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source: bytes | str = str(model)
     if isinstance(model, InMemory):
-        options.add_session_config_entry(EXTERNAL_FOLDER, str(model.folder.resolve()))
+        options.add_session_config_entry(*external_folder_entry(model.folder))
         source = model.serialized
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from qgraph.calib.kernels import cpu_features
 from qgraph.errors import DataError, ModelError
+from qgraph.ir.onnx_tensors import external_folder_entry
 
 PROVIDER = "CPUExecutionProvider"
 THREADS = 1
@@ -114,7 +115,7 @@ def _session(model: bytes, folder: Path | None) -> onnxruntime.InferenceSession:
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = THREADS
     if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+        options.add_session_config_entry(*external_folder_entry(folder))
     try:
         return onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
     except Exception as error:

@@ -19,7 +19,7 @@ from qgraph.ir.normalise import normalise, sort_nodes
 from qgraph.ir.onnx_light import check
 from qgraph.ir.onnx_parse import parse
 from qgraph.ir.onnx_structure import read_structure
-from qgraph.ir.onnx_tensors import read_array
+from qgraph.ir.onnx_tensors import external_folder_entry, read_array
 from qgraph.ir.validate import validate
 
 
@@ -80,7 +80,7 @@ class ImportedModel:
     @property
     def external_folder_entry(self) -> tuple[str, str]:
         """Key and value of the session setting by which onnxruntime finds the external weights."""
-        return "session.model_external_initializers_file_folder_path", str(self.folder.resolve())
+        return external_folder_entry(self.folder)
 
 
 def load_model(path: Path) -> ImportedModel:

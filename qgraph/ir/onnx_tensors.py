@@ -144,3 +144,8 @@ def _is_readable(tensor: onnx.TensorProto) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def external_folder_entry(folder: Path) -> tuple[str, str]:
+    """Key and value of the session setting by which onnxruntime finds the external weights of a model in memory."""
+    return "session.model_external_initializers_file_folder_path", str(folder.resolve())
