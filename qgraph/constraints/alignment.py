@@ -6,11 +6,11 @@ holds for rules (families, requantizes, reasons) holds for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 from qgraph.constraints.merge_methods import FAMILIES, MergeMethod, MergeMethods
-from qgraph.constraints.model import Alignment, Strength
+from qgraph.constraints.model import Strength
 from qgraph.constraints.rule_pack import RulePack, SameRule
 from qgraph.constraints.target import Target
 from qgraph.errors import UsageError
@@ -87,12 +87,10 @@ def refuse_broken_rules(ops: Iterable[Op], target: Target) -> None:
                 )
 
 
-def alignments(op: Op, inputs: list[str], outputs: list[str], target: Target) -> Iterator[Alignment]:
-    """What the op's method says about whose statistics count; Joint and None say nothing.
-
-    Args:
-        inputs, outputs: its slots that are quantized as values.
-    """
-    for option, method in target.pack.merge_methods.items():
-        if op.type in FAMILIES[option].ops and method in (MergeMethod.INPUT, MergeMethod.OUTPUT, MergeMethod.LARGE):
-            yield Alignment(op.name, op.type, method, tuple(sorted(inputs)), tuple(sorted(outputs)))
+def silencing_methods(op: Op, target: Target) -> list[MergeMethod]:
+    """The op's methods that say whose statistics count; Joint and None let all of them count."""
+    return [
+        method
+        for option, method in target.pack.merge_methods.items()
+        if method in (MergeMethod.INPUT, MergeMethod.OUTPUT, MergeMethod.LARGE) and op.type in FAMILIES[option].ops
+    ]

@@ -24,6 +24,7 @@ class Condition:
         none_of: the values that do not satisfy it. One that is not known before the model runs does.
         constant: whether the input must be (True) or must not be (False) a constant of the model; None where it does
             not matter.
+        dimension: the values are about the size of this dimension of the input, not about what it holds.
     """
 
     input: int | None = None
@@ -32,6 +33,7 @@ class Condition:
     one_of: tuple[Scalar, ...] | None = None
     none_of: tuple[Scalar, ...] = ()
     constant: bool | None = None
+    dimension: int | None = None
 
     def holds(self, op: Op, tensors: Mapping[str, Tensor]) -> bool:
         """Whether `op` satisfies the condition; `tensors` are the model's, by name."""
@@ -54,12 +56,22 @@ class Condition:
 
     def _value(self, op: Op, tensors: Mapping[str, Tensor]) -> Scalar | None:
         operand = self._operand(op, tensors)
+        if self.dimension is not None:
+            return None if operand is None else _size(operand, self.dimension)
         if operand is not None:
             distinct = set(operand.values or ())
             return float(distinct.pop()) if len(distinct) == 1 else None
         if self.attribute is not None and self.attribute in op.attributes:
             return _scalar(op.attributes[self.attribute])
         return self.default
+
+
+def _size(tensor: Tensor, dimension: int) -> float | None:
+    """The size of a dimension; None where it is not a known number."""
+    if tensor.shape is None or dimension >= len(tensor.shape):
+        return None
+    size = tensor.shape[dimension]
+    return float(size) if isinstance(size, int) else None
 
 
 def _scalar(value: AttributeValue) -> Scalar | None:

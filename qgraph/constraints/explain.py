@@ -5,11 +5,14 @@ Works on edges as a run stores them. No third-party import, and nothing of the m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import chain
 
-from qgraph.constraints.model import Edge, Group, Grouping, Kind, SlotPlan
-from qgraph.ir.slots import parts
+from qgraph.constraints.model import Edge, Group, Grouping, Kind, Requantize, SlotPlan
+from qgraph.ir.slots import makes_its_tensor, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +20,16 @@ class Barrier:
     """Two slots next to each other that do not share.
 
     Attributes:
-        edge: the tensor edge between them; None where a float op, a fused pair or an unquantized slot is between.
+        edge: the tensor edge between them; None where an op is between that does not tie them.
         reason: why they do not share.
+        need: what would have to be added or dropped so that they do.
     """
 
     a: str
     b: str
     edge: Edge | None
     reason: str
+    need: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +39,20 @@ class Step:
     Attributes:
         edge: the constraint or tensor that connects `a` and `b`; None where none does.
         barrier: why `a` and `b` do not share; None where they do.
+        need: what would have to be added or dropped so that they do; None where they do.
     """
 
     a: str
     b: str
     edge: Edge | None
     barrier: str | None
+    need: str | None = None
 
 
 def why(joined: Iterable[Edge], a: str, b: str) -> tuple[Edge, ...] | None:
     """The shortest chain of joined edges from `a` to `b`, each edge turned to point along it.
 
-    Breadth-first; among chains of equal length the choice depends on names only, and that from `b` to `a` is the
+    Among chains of equal length the choice depends on names only, and that from `b` to `a` is the
     same chain backwards.
 
     Args:
@@ -58,12 +65,12 @@ def why(joined: Iterable[Edge], a: str, b: str) -> tuple[Edge, ...] | None:
     >>> [f"{edge.a} {edge.kind} {edge.b}" for edge in why(edges, "Add:in:1", "Conv:out:0")]
     ['Add:in:1 same Add:in:0', 'Add:in:0 tensor Conv:out:0']
     """
-    chain = _shortest(_steps(joined, ()), a, b)
-    return None if chain is None else tuple(step.edge for step in chain if step.edge is not None)
+    steps = _shortest(_links(joined, ()), a, b)
+    return None if steps is None else tuple(step.edge for step in steps if step.edge is not None)
 
 
 def why_not(joined: Iterable[Edge], between: Iterable[Barrier], a: str, b: str) -> tuple[Step, ...] | None:
-    """The shortest chain from `a` to `b` over joined edges and over barriers, which say what keeps the two apart.
+    """The chain from `a` to `b` with the fewest barriers, which say what keeps the two apart; of those the shortest.
 
     Args:
         joined: as for `why`, of all groups.
@@ -72,17 +79,18 @@ def why_not(joined: Iterable[Edge], between: Iterable[Barrier], a: str, b: str) 
     Returns:
         The chain, without any barrier if the two share; None if nothing leads from one to the other.
     """
-    return _shortest(_steps(joined, between), a, b)
+    return _shortest(_links(joined, between), a, b)
 
 
-def barriers(slots: Iterable[SlotPlan], grouping: Grouping) -> tuple[Barrier, ...]:
-    """Everything that keeps neighbouring slots apart: requantizes, unquantized slots, float ops. Sorted.
+def barriers(slots: Iterable[SlotPlan], grouping: Grouping, op_types: Mapping[str, str]) -> tuple[Barrier, ...]:
+    """Everything that keeps neighbouring slots apart: requantizes, unquantized slots, ops that tie nothing. Sorted.
 
     Args:
         slots: all float slots of the run, quantized or not, in any order.
+        op_types: by name of the op.
     """
     plans = tuple(slots)
-    found = [*_requantized(grouping), *_unquantized(plans), *_float_ops(plans)]
+    found = [*_requantized(grouping), *_unquantized(plans), *_across_ops(plans, op_types)]
     return tuple(sorted(found, key=lambda barrier: (barrier.a, barrier.b)))
 
 
@@ -90,7 +98,8 @@ def _requantized(grouping: Grouping) -> Iterator[Barrier]:
     groups = {slot: group for group in grouping.groups for slot in group.slots}
     for cut in grouping.requantizes:
         edge = Edge(Kind.TENSOR, cut.producer, cut.slot)
-        yield Barrier(cut.producer, cut.slot, edge, requantize_reason(groups[cut.producer], groups[cut.slot]))
+        sides = groups[cut.producer], groups[cut.slot]
+        yield Barrier(cut.producer, cut.slot, edge, requantize_reason(*sides), _requantize_need(cut, *sides))
 
 
 def requantize_reason(producer: Group, consumer: Group) -> str:
@@ -104,62 +113,88 @@ def requantize_reason(producer: Group, consumer: Group) -> str:
     return "the tensor has other readers, and sharing would bring foreign values to them"
 
 
+def _requantize_need(cut: Requantize, producer: Group, consumer: Group) -> str:
+    if producer.scheme != consumer.scheme:
+        return f"one scheme for {cut.producer} and {cut.slot}"
+    fixed = [group.fixed for group in (producer, consumer) if group.fixed is not None]
+    if fixed:
+        return " and ".join(f"no rule {one.origin.rule} at {one.slot}" for one in fixed)
+    return f"force_overlap, which joins {cut.slot} with {cut.producer}"
+
+
 def _unquantized(plans: Iterable[SlotPlan]) -> Iterator[Barrier]:
     """Tensors with an unquantized end."""
     made: dict[str, SlotPlan] = {}
     read: list[SlotPlan] = []
     for plan in plans:
-        if _is_made(plan.slot):
+        if makes_its_tensor(plan.slot):
             made[plan.tensor] = plan
         else:
             read.append(plan)
     for plan in read:
         producer = made.get(plan.tensor)
         if producer is not None and (reason := producer.reason or plan.reason) is not None:
-            yield Barrier(producer.slot, plan.slot, Edge(Kind.TENSOR, producer.slot, plan.slot), reason)
+            ends = [one.slot for one in (producer, plan) if one.reason is not None]
+            edge = Edge(Kind.TENSOR, producer.slot, plan.slot)
+            yield Barrier(producer.slot, plan.slot, edge, reason, f"{' and '.join(ends)} quantized")
 
 
-def _float_ops(plans: Iterable[SlotPlan]) -> Iterator[Barrier]:
-    """From the unquantized inputs of each op to its outputs."""
+def _across_ops(plans: Iterable[SlotPlan], op_types: Mapping[str, str]) -> Iterator[Barrier]:
+    """From each input of an op to its outputs, and from its first input to the others.
+
+    Where a rule ties the two, the tie is the shorter way and the barrier is not taken.
+    """
     inputs: dict[str, list[SlotPlan]] = {}
-    outputs: list[tuple[str, SlotPlan]] = []
-    for plan in plans:
+    outputs: dict[str, list[SlotPlan]] = {}
+    for plan in sorted(plans, key=lambda plan: plan.slot):
         op, side, _ = parts(plan.slot)
-        if op is not None and side == "in":
-            inputs.setdefault(op, []).append(plan)
-        elif op is not None:
-            outputs.append((op, plan))
-    for op, output in outputs:
-        for plan in inputs.get(op, ()):
-            if plan.reason is not None and plan.role == "activation":
-                yield Barrier(plan.slot, output.slot, None, plan.reason)
+        if op is not None and (side == "out" or plan.role in ("activation", "constant")):
+            (inputs if side == "in" else outputs).setdefault(op, []).append(plan)
+    for op, read in inputs.items():
+        made = outputs.get(op, [])
+        for a, b in [*((a, b) for a in read for b in made), *((read[0], b) for b in read[1:])]:
+            yield _across(a, b, op, op_types.get(op, "op"))
 
 
-def _is_made(slot: str) -> bool:
-    op, side, _ = parts(slot)
-    return (side == "out") if op is not None else (side != "out")
+def _across(a: SlotPlan, b: SlotPlan, op: str, op_type: str) -> Barrier:
+    """Two slots of one op without a tie: of an op that stays float, or because no rule speaks about them."""
+    tie = f"a rule `same` for {op_type} that ties {a.slot} and {b.slot}"
+    reason = a.reason or b.reason
+    if reason is None:
+        return Barrier(a.slot, b.slot, None, f"no rule ties them at {op} ({op_type})", tie)
+    ends = " and ".join(plan.slot for plan in (a, b) if plan.reason is not None)
+    return Barrier(a.slot, b.slot, None, reason, f"{ends} quantized, and {tie}")
 
 
-Steps = dict[str, list[Step]]
-"""By slot, the steps that begin there. Their edges still point the way they were stored."""
+Links = Mapping[str, list[Edge | Barrier]]
+"""By slot, the edges and barriers that begin or end there."""
 
 
-def _steps(joined: Iterable[Edge], between: Iterable[Barrier]) -> Steps:
-    """Every edge and barrier in both directions, by the slot where the step begins."""
-    steps: Steps = {}
-    for edge in joined:
-        steps.setdefault(edge.a, []).append(Step(edge.a, edge.b, edge, None))
-        steps.setdefault(edge.b, []).append(Step(edge.b, edge.a, edge, None))
-    for barrier in between:
-        steps.setdefault(barrier.a, []).append(Step(barrier.a, barrier.b, barrier.edge, barrier.reason))
-        steps.setdefault(barrier.b, []).append(Step(barrier.b, barrier.a, barrier.edge, barrier.reason))
-    return steps
+def _links(joined: Iterable[Edge], between: Iterable[Barrier]) -> Links:
+    links: dict[str, list[Edge | Barrier]] = defaultdict(list)
+    every: Iterable[Edge | Barrier] = chain(joined, between)
+    for link in every:
+        links[link.a].append(link)
+        links[link.b].append(link)
+    return links
+
+
+def _steps(links: Links, slot: str) -> list[Step]:
+    """The steps that begin at a slot. Made once a search comes by: in a large group most slots are never reached."""
+    steps = []
+    for link in links.get(slot, ()):
+        other = link.b if link.a == slot else link.a
+        if isinstance(link, Barrier):
+            steps.append(Step(slot, other, link.edge, link.reason, link.need))
+        else:
+            steps.append(Step(slot, other, link, None))
+    return sorted(steps, key=_rank)
 
 
 def _along(step: Step, a: str, b: str) -> Step:
     """The step, with its edge pointing from `a` to `b`."""
     edge = None if step.edge is None else replace(step.edge, a=a, b=b)
-    return Step(a, b, edge, step.barrier)
+    return Step(a, b, edge, step.barrier, step.need)
 
 
 def _rank(step: Step) -> tuple[str, bool, str, str]:
@@ -168,20 +203,24 @@ def _rank(step: Step) -> tuple[str, bool, str, str]:
     return step.b, step.barrier is not None, kind, rule
 
 
-def _shortest(steps: Steps, a: str, b: str) -> tuple[Step, ...] | None:
+def _shortest(links: Links, a: str, b: str) -> tuple[Step, ...] | None:
+    """The chain with the fewest barriers and then the fewest steps (E. W. Dijkstra, 1959)."""
     start, goal = min(a, b), max(a, b)
     came: dict[str, Step] = {}
-    frontier = [start]
-    while frontier and goal not in came and goal != start:
-        following = []
-        for slot in frontier:
-            new = [step for step in steps.get(slot, ()) if step.b != start and step.b not in came]
-            for step in sorted(new, key=_rank):
-                if step.b not in came:
-                    came[step.b] = step
-                    following.append(step.b)
-        frontier = following
-    if goal != start and goal not in came:
+    best = {start: (0, 0)}
+    waiting = [(0, 0, 0, start)]
+    pushed = 0
+    while waiting and waiting[0][3] != goal:
+        barriers_before, length, _, slot = heappop(waiting)
+        if (barriers_before, length) > best[slot]:
+            continue
+        for step in _steps(links, slot):
+            reached = (barriers_before + (step.barrier is not None), length + 1)
+            if step.b not in best or reached < best[step.b]:
+                best[step.b], came[step.b] = reached, step
+                pushed += 1  # among equals, first come, first served: what comes first depends on names only
+                heappush(waiting, (*reached, pushed, step.b))
+    if goal not in best:
         return None
     backwards = []
     slot = goal

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qgraph.constraints.conflicts import bearable_schemes
 from qgraph.constraints.model import Constraints
 from qgraph.constraints.union_find import UnionFind
-from qgraph.ir.slots import parts
+from qgraph.ir.slots import makes_its_tensor
+from qgraph.tqc import Scheme
 
 Parameters = tuple[float, int, int]
 """Prescribed scale and offset, and the number of the scheme that they are meant in."""
@@ -18,7 +20,8 @@ class Problem:
 
     Attributes:
         slots: names, sorted; a slot's number is its place here.
-        scheme: per slot, a number that equal schemes share.
+        scheme: per slot, a number that equal schemes share; `schemes` has them by that number. Slots that are tied
+            have the scheme that all of them can bear, if there is one.
         producers: per tensor edge, the slot that makes the tensor.
         consumers: per tensor edge, the slot that reads it.
         ties: the two slots of each `same` constraint whose schemes are equal.
@@ -37,6 +40,7 @@ class Problem:
     is_made: list[bool]
     is_value: list[bool]
     fixed: dict[int, set[Parameters]]
+    schemes: tuple[Scheme, ...] = ()
 
     def joinable(self, edge: int) -> bool:
         """Whether both ends of a tensor edge have one scheme; if not, nothing can join them."""
@@ -66,11 +70,10 @@ def number(constraints: Constraints) -> Problem:
     """Number the quantizable slots and rewrite the constraints in those numbers."""
     slots = tuple(sorted(slot for slot, plan in constraints.slots.items() if plan.scheme is not None))
     place = {slot: i for i, slot in enumerate(slots)}
-    numbers: dict[object, int] = {}
-    scheme = [numbers.setdefault(constraints.slots[slot].scheme, len(numbers)) for slot in slots]
+    schemes, scheme = _number_schemes(constraints, slots)
     ties = [(place[tie.a], place[tie.b], tie.pass_through) for tie in constraints.same]
-    tied = {b for _, b, _ in ties}
-    is_made = [_is_made(slot) for slot in slots]
+    is_made = [makes_its_tensor(slot) for slot in slots]
+    tied = {b for a, b, _ in ties if not is_made[a]}  # two values that a user ties to each other stay values
     joined = [(a, b, passes) for a, b, passes in ties if scheme[a] == scheme[b]]
     fixed: dict[int, set[Parameters]] = {}
     for entry in constraints.fixed:
@@ -86,12 +89,23 @@ def number(constraints: Constraints) -> Problem:
         is_made=is_made,
         is_value=[made and i not in tied for i, made in enumerate(is_made)],
         fixed=fixed,
+        schemes=schemes,
     )
 
 
-def _is_made(slot: str) -> bool:
-    op, side, _ = parts(slot)
-    return (side == "out") if op is not None else (side != "out")
+def _number_schemes(constraints: Constraints, slots: tuple[str, ...]) -> tuple[tuple[Scheme, ...], list[int]]:
+    """The schemes in use, and for each slot the number of its own in there."""
+    common = bearable_schemes(constraints)
+    numbers: dict[Scheme, int] = {}
+    known: dict[int, int] = {}  # a few objects serve all slots: to compare them costs more than all else here
+    found = []
+    for slot in slots:
+        scheme = common.get(slot, constraints.slots[slot].scheme)
+        assert scheme is not None
+        if id(scheme) not in known:
+            known[id(scheme)] = numbers.setdefault(scheme, len(numbers))
+        found.append(known[id(scheme)])
+    return tuple(numbers), found
 
 
 def find_families(problem: Problem) -> Families:

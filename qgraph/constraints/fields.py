@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
+
+from qgraph.constraints.pack_document import Source, Table
 
 _MISSING = object()
 
@@ -17,23 +20,34 @@ class Fields:
     A field that is missing or has the wrong type reads as a harmless value of the right type, so that reading can go
     on; `broken` then says not to trust this table's values.
 
+    `reported` says what a rule is whose table does not say so itself: known only from reports.
+
     Args:
         values: the parsed table.
         path: how messages name it, as ``same[3]``; empty for the top of the file.
         mistakes: shared by all tables of a file.
+        source: the file, where `values` does not know it.
     """
 
-    def __init__(self, values: Mapping[str, object], path: str, mistakes: list[str]) -> None:
+    def __init__(
+        self, values: Mapping[str, object], path: str, mistakes: list[str], source: Source | None = None
+    ) -> None:
         self.mistakes = mistakes
         self.broken = False
+        self.path = path
+        self.source = source
+        if isinstance(values, Table):
+            self.path, self.source = values.path, values.source
+        self.reported = False
         self._values = values
-        self._path = path
         self._known: list[str] = []
 
     def mistake(self, key: str, problem: str, cure: str) -> None:
         """Add a mistake about a field."""
         self.broken = True
-        self.mistakes.append(f"{self._path}.{key}: {problem}, {cure}" if self._path else f"{key}: {problem}, {cure}")
+        path = f"{self.path}.{key}" if self.path else key
+        place = path if self.source is None else self.source.place(path)
+        self.mistakes.append(f"{place}: {problem}, {cure}")
 
     def refuse_unknown(self) -> None:
         """Add a mistake for every field that was never asked for."""
@@ -116,6 +130,10 @@ class Fields:
             return tuple(value)
         return self._wrong(key, value, "a list of texts", ())
 
+    def optional_texts(self, key: str) -> tuple[str, ...]:
+        """As `texts`, empty where the field is left out."""
+        return self.texts(key) if self._has(key) else ()
+
     def texts_or_all(self, key: str) -> tuple[str, ...] | None:
         """As `texts`, or None where the field is the text "all"."""
         return None if self._take(key) == "all" else self.texts(key)
@@ -135,7 +153,7 @@ class Fields:
         """A required table."""
         value = self._take(key)
         values = value if isinstance(value, dict) else self._wrong(key, value, "a table", {})
-        return Fields(values, f"{self._path}.{key}" if self._path else key, self.mistakes)
+        return Fields(values, f"{self.path}.{key}" if self.path else key, self.mistakes, self.source)
 
     def optional_table(self, key: str) -> Fields | None:
         """A table, or None where it is left out."""
@@ -146,8 +164,23 @@ class Fields:
         value = self._take(key, [])
         if not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
             value = self._wrong(key, value, "a list of tables", [])
-        path = f"{self._path}.{key}" if self._path else key
-        return [Fields(item, f"{path}[{number}]", self.mistakes) for number, item in enumerate(value, start=1)]
+        path = f"{self.path}.{key}" if self.path else key
+        return [
+            Fields(item, f"{path}[{number}]", self.mistakes, self.source) for number, item in enumerate(value, start=1)
+        ]
+
+    def optional_number(self, key: str) -> float | None:
+        """A finite number, or None where the field is left out."""
+        if not self._has(key):
+            return None
+        value = self._take(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value):
+            return float(value)
+        return self._wrong(key, value, "a number", 0.0)
+
+    def has(self, key: str) -> bool:
+        """Whether the field is there."""
+        return self._has(key)
 
     def _take(self, key: str, default: object = None) -> object:
         self._known.append(key)
@@ -161,6 +194,13 @@ class Fields:
         problem = "missing" if value is _MISSING else f"{value!r} is not {wanted}"
         self.mistake(key, problem, f"write {wanted}")
         return instead
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def _is_scalar(value: object) -> bool:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-from qgraph.constraints.explain import requantize_reason, why
+from qgraph.constraints.conflicts import find_conflicts, same_edge
 from qgraph.constraints.families import Problem, find_families, number
 from qgraph.constraints.model import (
     Constraints,
     Edge,
-    Fixed,
     Group,
     Grouping,
     Kind,
     Requantize,
-    Same,
     SlotPlan,
     TensorEdge,
 )
@@ -23,7 +21,7 @@ from qgraph.constraints.solver import solve_sets
 from qgraph.errors import ConflictError
 
 
-def solve_groups(constraints: Constraints, *, force_overlap: bool) -> Grouping:
+def solve_groups(constraints: Constraints, *, force_overlap: bool, joins: Iterable[tuple[str, str]] = ()) -> Grouping:
     """Decide which slots share.
 
     The result depends on nothing but the constraints: not on their order, nor on that of ops and tensors. Near-linear
@@ -32,12 +30,17 @@ def solve_groups(constraints: Constraints, *, force_overlap: bool) -> Grouping:
     Args:
         force_overlap: False keeps the readers of a tensor apart where sharing would bring foreign values to it, and
             requantizes there; True joins whatever can be joined.
+        joins: slots on one tensor that are joined besides, as ``auto`` found them.
 
     Raises:
         ConflictError: constraints contradict each other; `conflicts` has a line for each contradiction.
     """
     problem = number(constraints)
-    roots = solve_sets(problem, find_families(problem), force_overlap=force_overlap).roots()
+    sets = solve_sets(problem, find_families(problem), force_overlap=force_overlap)
+    place = {slot: number for number, slot in enumerate(problem.slots)}
+    for producer, consumer in joins:
+        sets.union(place[producer], place[consumer])
+    roots = sets.roots()
     root_of = dict(zip(problem.slots, roots, strict=True))
     joined = _joined_edges(constraints, root_of)
     groups = _groups(constraints, problem, roots)
@@ -64,7 +67,7 @@ def group_id(slots: Iterable[str]) -> str:
 
 def _joined_edges(constraints: Constraints, root_of: Mapping[str, int]) -> tuple[Edge, ...]:
     """All `same` constraints, and the tensor edges whose ends are in one group."""
-    edges = [_same_edge(tie) for tie in constraints.same if root_of[tie.a] == root_of[tie.b]]
+    edges = [same_edge(tie) for tie in constraints.same if root_of[tie.a] == root_of[tie.b]]
     edges += [
         Edge(Kind.TENSOR, edge.producer, edge.consumer)
         for edge in constraints.tensors
@@ -73,12 +76,8 @@ def _joined_edges(constraints: Constraints, root_of: Mapping[str, int]) -> tuple
     return tuple(sorted(edges, key=lambda edge: (edge.a, edge.b, edge.kind, edge.rule or "")))
 
 
-def _same_edge(tie: Same) -> Edge:
-    origin = tie.origin
-    return Edge(Kind.SAME, tie.a, tie.b, origin.rule, origin.op, origin.op_type, tie.strength, origin.source)
-
-
 def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> list[Group]:
+    place = {slot: number for number, slot in enumerate(problem.slots)}
     members: dict[int, list[str]] = {}
     masters: dict[int, str] = {}
     for slot, root, made in zip(problem.slots, roots, problem.is_made, strict=True):
@@ -86,21 +85,20 @@ def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> lis
         if made:
             masters.setdefault(root, slot)
     fixed = {entry.slot: entry for entry in reversed(constraints.fixed)}
+    prescribed = {roots[place[slot]] for slot in fixed}
     derived = {entry.slot: entry for entry in constraints.derived}
     tensors = _tensors_by_slot(constraints.slots, problem)
     groups = []
     for root, slots in members.items():
         master = masters.get(root, slots[0])
-        scheme = constraints.slots[master].scheme
-        assert scheme is not None
         groups.append(
             Group(
                 id=group_id(slots),
                 slots=tuple(slots),
                 tensors=tuple(sorted(tensors[slot] for slot in slots if slot in tensors)),
                 master=master,
-                scheme=scheme,
-                fixed=next((fixed[slot] for slot in slots if slot in fixed), None),
+                scheme=problem.schemes[problem.scheme[place[master]]],
+                fixed=next(fixed[slot] for slot in slots if slot in fixed) if root in prescribed else None,
                 derived=derived.get(slots[0]),
             )
         )
@@ -120,70 +118,11 @@ def _tensors_by_slot(plans: Mapping[str, SlotPlan], problem: Problem) -> dict[st
 def _raise_conflicts(
     constraints: Constraints, group_of: Mapping[str, Group], joined: tuple[Edge, ...], cut: list[TensorEdge]
 ) -> None:
-    found = [
-        *_unequal_schemes(constraints),
-        *_unequal_parameters(constraints.fixed, group_of, joined),
-        *_impossible_requantizes(constraints, group_of, cut),
-    ]
+    found = tuple(map(str, find_conflicts(constraints, group_of, joined, cut)))
     if found:
         raise ConflictError(
             f"{len(found)} contradictions" if len(found) > 1 else "a contradiction",
             f"in the constraints of {constraints.target}: {' | '.join(found)}",
             "correct the rule pack, exclude an op, or force the overlap",
-            tuple(found),
+            found,
         )
-
-
-def _unequal_schemes(constraints: Constraints) -> Iterator[str]:
-    for tie in constraints.same:
-        first, second = constraints.slots[tie.a].scheme, constraints.slots[tie.b].scheme
-        if first != second:
-            yield f"{tie.a} ({first}) and {tie.b} ({second}) must be equal: {_reasons((_same_edge(tie),))}"
-
-
-def _unequal_parameters(
-    fixed: tuple[Fixed, ...], group_of: Mapping[str, Group], joined: tuple[Edge, ...]
-) -> Iterator[str]:
-    """Each prescription that differs from the first one of its group."""
-    for entry in fixed:
-        first = group_of[entry.slot].fixed
-        assert first is not None
-        if (first.scale, first.offset) != (entry.scale, entry.offset):
-            chain = why(joined, first.slot, entry.slot) or ()
-            yield f"{_prescribed(first)} and {_prescribed(entry)} are tied: {_reasons(chain)}"
-
-
-def _prescribed(fixed: Fixed) -> str:
-    rule = _rule(fixed.origin.rule, fixed.origin.source)
-    return f"{fixed.slot} (fixed to scale {fixed.scale:g}, offset {fixed.offset} by {rule})"
-
-
-def _impossible_requantizes(
-    constraints: Constraints, group_of: Mapping[str, Group], cut: list[TensorEdge]
-) -> Iterator[str]:
-    """Cuts, on a target that cannot requantize. A constant may be stored twice, so it is no obstacle."""
-    if constraints.can_requantize:
-        return
-    for edge in cut:
-        if constraints.slots[edge.producer].role in ("constant", "weight"):
-            continue
-        reason = requantize_reason(group_of[edge.producer], group_of[edge.consumer])
-        yield (
-            f"{edge.producer} and {edge.consumer} need different parameters for {edge.tensor}, "
-            f"and {constraints.target} cannot requantize: {reason}"
-        )
-
-
-def _reasons(chain: tuple[Edge, ...]) -> str:
-    """A chain of edges as text."""
-    if not chain:
-        return "one slot"
-    steps = [chain[0].a]
-    for edge in chain:
-        along = "tensor" if edge.rule is None else _rule(edge.rule, edge.source or "")
-        steps.append(f"-[{along}]- {edge.b}")
-    return " ".join(steps)
-
-
-def _rule(name: str, source: str) -> str:
-    return f"{name}, {source}"

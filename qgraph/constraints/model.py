@@ -21,6 +21,7 @@ class Kind(StrEnum):
     FIXED = "fixed"  # the target prescribes scale and offset
     DERIVED = "derived"  # computed from other slots, as a bias from input and weight
     FUSED = "fused"  # no quantization between two ops that run as one
+    RATIO = "ratio"  # scales of one op whose ratio the target bounds; it makes nothing share
 
 
 class Strength(StrEnum):
@@ -29,6 +30,13 @@ class Strength(StrEnum):
     EXACT = "exact"  # the op only moves or selects values: sharing costs nothing
     REQUIRED = "required"  # the target demands it; it may cost accuracy
     PREFERRED = "preferred"  # may be dropped by the user
+
+
+class Direction(StrEnum):
+    """Whose parameters a converter gives to all slots of a `same` rule."""
+
+    INPUT = "input"
+    OUTPUT = "output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,11 @@ class TensorEdge:
 class Same:
     """Two slots of one op that must have equal scale and offset.
 
-    `pass_through`: the op has one data input and this kind of tie to its outputs, so that it belongs to the
-    family of the value that enters it (MaxPool, Reshape, ...); otherwise it merges values (Concat, Add, ...).
+    Attributes:
+        pass_through: the op has one data input and this kind of tie to its outputs, so that it belongs to the
+            family of the value that enters it (MaxPool, Reshape, ...); otherwise it merges values (Concat, Add, ...).
+        direction: the side whose parameters the target's converter writes over those of the other; None where the
+            pack does not say. Equal is equal, so that it changes no group.
     """
 
     a: str
@@ -81,6 +92,7 @@ class Same:
     origin: Origin
     strength: Strength
     pass_through: bool
+    direction: Direction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,41 @@ class Fused:
 
 
 @dataclass(frozen=True, slots=True)
+class Ratio:
+    """A bound on the scales of one op: the product of some over the product of others.
+
+    It is no part of sharing: it is looked at once scales are known.
+
+    Attributes:
+        numerator, denominator: slots; a weight with a scale per channel must keep the bound in every channel.
+        above: the ratio must be greater; None where it has no such bound.
+        below: the ratio must be less.
+        at_least, at_most: the same, the bound itself allowed.
+    """
+
+    numerator: tuple[str, ...]
+    denominator: tuple[str, ...]
+    origin: Origin
+    above: float | None = None
+    below: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """Ops of a type that the pack does not name, and what its policy makes of them.
+
+    Attributes:
+        reason: why they stay float; None where the policy quantizes them, without any rule.
+    """
+
+    op_type: str
+    ops: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Constraints:
     """Everything that a target says about a model. All tuples are sorted, so equal models give equal values.
 
@@ -147,6 +194,8 @@ class Constraints:
     derived: tuple[Derived, ...]
     fused: tuple[Fused, ...]
     alignments: tuple[Alignment, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+    unlisted: tuple[Unlisted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

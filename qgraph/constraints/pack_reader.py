@@ -2,40 +2,49 @@
 
 The tables of a pack::
 
-    [pack]           name, version, source, can_requantize, unlisted ("float" or "quantize"), unlisted_reason
+    [pack]           name, version, source, can_requantize, unlisted ("float" or "quantize"), unlisted_reason,
+                     status ("documented" or "reported"), inherits (a shipped pack or a path), without (names of
+                     inherited rules that do not hold), not_quantized (op types of the inherited pack that stay float)
     [activation]     bits, signed, symmetric, quant_min, quant_max, power_of_two
     [weight]         the same, and granularity ("per_tensor" or "per_channel"), reduced_range, reduce_range
     [bias]           as [activation]
     [[quantizable]]  ops, when, minimum_opset, only_after_quantized, source
-    [[same]]         name, ops, inputs, outputs, strength, when, source, reported
+    [[same]]         name, ops, inputs, outputs, strength, direction ("input" or "output"), when, across,
+                     source, reported
     [[fixed]]        name, ops, outputs, scale (a number or a fraction such as "1/256"), offset, when, source, reported
-    [[weighted]]     name, ops, weight, bias, axis, when, source, reported
+    [[weighted]]     name, ops, weight, bias, axis, input_axis, when, source, reported
     [[fusion]]       name, producers (a list or "all"), consumers, producer_when, when, source, reported
+    [[ratio]]        name, ops, numerator, denominator (lists of "in:0", "out:all"), above, below, at_least, at_most,
+                     when, source, reported
     [[no_value]]     ops, inputs, constants_only, reason
     [merge_methods]  elementwise_merge_method, concat_merge_method, averagepool_method, resize_method; all optional
 
 ``inputs`` and ``outputs`` are lists of indices or "all". ``when`` is a list of conditions: tables with ``input``,
-``attribute``, ``default``, ``one_of`` or ``none_of``, and ``constant``. ``one_of`` holds only for a value that is
-known and listed, ``none_of`` also for one that is computed when the model runs, so that with the same list exactly one
-of the two holds. ``reported = true`` marks a rule that is known only from reports of users.
+``attribute``, ``default``, ``one_of`` or ``none_of``, ``constant`` and ``dimension``. ``one_of`` holds only for a
+value that is known and listed, ``none_of`` also for one that is computed when the model runs, so that with the same
+list exactly one of the two holds. ``reported = true`` marks a rule that is known only from reports of users; in a
+pack of that status it is the default. Every table of a rule may say for which versions of the target it holds: from
+``since`` on, before ``until``; the newest version is meant unless another one is asked for.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from qgraph.constraints.conditions import Condition, Scalar
 from qgraph.constraints.fields import Fields
 from qgraph.constraints.merge_methods import FAMILIES, UNCHANGED, MergeMethod, MergeMethods
-from qgraph.constraints.model import Strength
+from qgraph.constraints.model import Direction, Strength
 from qgraph.constraints.rule_pack import (
     FixedRule,
     FusionRule,
     NoValueRule,
+    Place,
     QuantizableRule,
+    RatioRule,
     RulePack,
     SameRule,
     Slots,
@@ -49,22 +58,44 @@ _FALLBACK = Scheme(8, signed=True, symmetric=True, quant_min=-128, quant_max=127
 """Stands in for a scheme with a mistake while the rest of the pack is checked; never leaves this module."""
 
 
-def read_pack(document: Mapping[str, object], file: str) -> RulePack:
+STATUSES = ("documented", "reported")
+
+Version = tuple[int, ...]
+
+
+def read_pack(
+    document: Mapping[str, object], file: str, target_version: str | None = None, mistakes: Iterable[str] = ()
+) -> RulePack:
     """Build a rule pack from parsed TOML.
 
     Args:
         document: the top-level table.
         file: what the messages call the file.
+        target_version: of the target, as ``2.38``; None for the newest.
+        mistakes: that are known already.
 
     Raises:
         PackError: its `which` names the file and, for every mistake, the field and what to do.
     """
-    top = Fields(document, "", [])
+    top = Fields(document, "", list(mistakes))
     header = top.table("pack")
+    status = header.optional_choice("status", STATUSES) or STATUSES[0]
+    inherits = header.optional_text("inherits")
+    for exceptions in ("without", "not_quantized"):
+        if header.optional_texts(exceptions) and inherits is None:
+            header.mistake(exceptions, "given without inherits", "name the pack, or take this out")
+    version = None if target_version is None else _version(target_version)
+
+    def entries(key: str) -> list[Fields]:
+        tables = top.tables(key)
+        for table in tables:
+            table.reported = status == "reported" and not (table.source is not None and table.source.inherited)
+        return [table for table in tables if _in_force(table, version)]
+
     activation = _scheme(top.table("activation"))
     pack = RulePack(
         name=header.text("name"),
-        version=header.text("version"),
+        version=header.text("version") + ("" if target_version is None else f"@{target_version}"),
         source=header.text("source"),
         activation=activation,
         weight=_weight_format(top.table("weight")),
@@ -72,13 +103,16 @@ def read_pack(document: Mapping[str, object], file: str) -> RulePack:
         can_requantize=header.boolean("can_requantize"),
         quantize_unlisted=header.choice("unlisted", ("float", "quantize")) == "quantize",
         unlisted_reason=header.text("unlisted_reason"),
-        quantizable=tuple(_quantizable(entry) for entry in top.tables("quantizable")),
-        same=tuple(_same(entry) for entry in top.tables("same")),
-        fixed=tuple(_fixed(entry, activation) for entry in top.tables("fixed")),
-        weighted=tuple(_weighted(entry) for entry in top.tables("weighted")),
-        fusions=tuple(_fusion(entry) for entry in top.tables("fusion")),
-        no_values=tuple(_no_value(entry) for entry in top.tables("no_value")),
+        quantizable=tuple(_quantizable(entry) for entry in entries("quantizable")),
+        same=tuple(_same(entry) for entry in entries("same")),
+        fixed=tuple(_fixed(entry, activation) for entry in entries("fixed")),
+        weighted=tuple(_weighted(entry) for entry in entries("weighted")),
+        fusions=tuple(_fusion(entry) for entry in entries("fusion")),
+        no_values=tuple(_no_value(entry) for entry in entries("no_value")),
         merge_methods=_merge_methods(top.optional_table("merge_methods")),
+        ratios=tuple(_ratio(entry) for entry in entries("ratio")),
+        status=status,
+        inherits=inherits,
     )
     header.refuse_unknown()
     top.refuse_unknown()
@@ -94,7 +128,12 @@ def read_pack(document: Mapping[str, object], file: str) -> RulePack:
 
 def _check_names(pack: RulePack, top: Fields) -> None:
     """Rule names must be unique, and rules must speak of ops that the pack quantizes."""
-    rules: tuple[SameRule | FixedRule | WeightedRule, ...] = (*pack.same, *pack.fixed, *pack.weighted)
+    rules: tuple[SameRule | FixedRule | WeightedRule | RatioRule, ...] = (
+        *pack.same,
+        *pack.fixed,
+        *pack.weighted,
+        *pack.ratios,
+    )
     names = Counter([rule.name for rule in rules] + [rule.name for rule in pack.fusions])
     for name in sorted(name for name, count in names.items() if count > 1):
         top.mistake(f"rule name {name!r}", "used twice", "give each rule its own name")
@@ -160,6 +199,7 @@ def _quantizable(fields: Fields) -> QuantizableRule:
 
 
 def _same(fields: Fields) -> SameRule:
+    direction = fields.optional_choice("direction", tuple(Direction))
     rule = SameRule(
         name=fields.text("name"),
         ops=fields.texts("ops"),
@@ -168,8 +208,11 @@ def _same(fields: Fields) -> SameRule:
         strength=Strength(fields.choice("strength", tuple(Strength))),
         source=_source(fields),
         when=_conditions(fields, "when"),
+        direction=None if direction is None else Direction(direction),
+        across=fields.optional_text("across"),
     )
-    if rule.inputs == () or (rule.outputs == () and rule.inputs is not None and len(rule.inputs) < 2):
+    alone = rule.inputs == () or (rule.outputs == () and rule.inputs is not None and len(rule.inputs) < 2)
+    if alone and rule.across is None:
         fields.mistake("inputs", "ties no two slots", "name inputs and outputs, or at least two inputs")
     fields.refuse_unknown()
     return rule
@@ -212,6 +255,7 @@ def _weighted(fields: Fields) -> WeightedRule:
         axis=fields.optional_integer("axis"),
         source=_source(fields),
         when=_conditions(fields, "when"),
+        input_axis=fields.optional_integer("input_axis"),
     )
     if rule.weight < 1 or (rule.bias is not None and rule.bias < 1):
         fields.mistake("weight, bias", "input 0 is the activation", "name other inputs")
@@ -230,6 +274,65 @@ def _fusion(fields: Fields) -> FusionRule:
     )
     fields.refuse_unknown()
     return rule
+
+
+def _ratio(fields: Fields) -> RatioRule:
+    bounds = {bound: fields.optional_number(bound) for bound in ("above", "below", "at_least", "at_most")}
+    rule = RatioRule(
+        name=fields.text("name"),
+        ops=fields.texts("ops"),
+        numerator=_places(fields, "numerator"),
+        denominator=_places(fields, "denominator") if fields.has("denominator") else (),
+        source=_source(fields),
+        when=_conditions(fields, "when"),
+        **bounds,
+    )
+    if all(bound is None for bound in bounds.values()):
+        fields.mistake("above, below, at_least, at_most", "none is given", "say what bounds the ratio")
+    fields.refuse_unknown()
+    return rule
+
+
+def _places(fields: Fields, key: str) -> tuple[Place, ...]:
+    """Sides and indices, written ``in:0`` or ``out:all``."""
+    places: list[Place] = []
+    for text in fields.texts(key):
+        side, _, index = text.partition(":")
+        if side not in ("in", "out") or not (index == "all" or index.isdecimal()):
+            fields.mistake(key, f"{text!r} is no slot of an op", 'write "in:0", "out:0", "in:all"')
+            continue
+        places.append((side, None if index == "all" else int(index)))
+    return tuple(places)
+
+
+def _in_force(fields: Fields, wanted: Version | None) -> bool:
+    """Whether a rule holds for a version of the target; the newest is after every ``until``."""
+    since, until = (fields.optional_text(key) for key in ("since", "until"))
+    first, end = (_version_field(fields, key, text) for key, text in (("since", since), ("until", until)))
+    if first is not None and end is not None and first >= end:
+        fields.mistake("until", f"{until} is not after {since}", "give the first version without the rule")
+    if fields.broken:
+        return True  # so that its other mistakes are found, too
+    if wanted is None:
+        return end is None
+    return (first is None or wanted >= first) and (end is None or wanted < end)
+
+
+def _version_field(fields: Fields, key: str, text: str | None) -> Version | None:
+    if text is None or fields.broken:
+        return None
+    if not all(part.isdecimal() for part in text.split(".")):
+        fields.mistake(key, f"{text!r} is no version", 'write one such as "2.38"')
+        return None
+    return _version(text)
+
+
+def _version(text: str) -> Version:
+    """A dotted version, without the zeros at its end: 2.0 is 2."""
+    numbers = [int(part) for part in text.split(".")]
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _no_value(fields: Fields) -> NoValueRule:
@@ -253,7 +356,7 @@ def _merge_methods(fields: Fields | None) -> MergeMethods:
 
 def _source(fields: Fields) -> str:
     source = fields.text("source")
-    return f"reported: {source}" if fields.boolean("reported", default=False) else source
+    return f"reported: {source}" if fields.boolean("reported", default=fields.reported) else source
 
 
 def _slots(fields: Fields, key: str) -> Slots:
@@ -277,6 +380,7 @@ def _condition(fields: Fields) -> Condition:
         one_of=None if one_of is None else tuple(_comparable(value) for value in one_of),
         none_of=tuple(_comparable(value) for value in none_of or ()),
         constant=fields.optional_boolean("constant"),
+        dimension=fields.optional_integer("dimension"),
     )
     if condition.input is None and condition.attribute is None:
         fields.mistake("input, attribute", "neither is given", "name the parameter that the condition is about")
@@ -286,6 +390,8 @@ def _condition(fields: Fields) -> Condition:
         fields.mistake("one_of, none_of", "both are given", "keep one")
     if condition.constant is not None and condition.input is None:
         fields.mistake("constant", "given without an input", "name the input")
+    if condition.dimension is not None and (condition.input is None or condition.dimension < 0):
+        fields.mistake("dimension", "needs an input, and counts from 0", "name the input and its dimension")
     fields.refuse_unknown()
     return condition
 
@@ -295,6 +401,6 @@ def _comparable(value: Scalar) -> Scalar:
     if isinstance(value, str):
         return value
     try:
-        return to_float32(value)
+        return to_float32(float(value))
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf

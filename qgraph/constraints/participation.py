@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from qgraph.constraints.conditions import Condition
 from qgraph.constraints.rule_index import RuleIndex
@@ -18,20 +19,42 @@ QUANTIZED_DTYPE = "float32"
 
 
 @dataclass(frozen=True, slots=True)
+class LeftFloat:
+    """What the user leaves in float, each with the reason that its slots will carry.
+
+    Attributes:
+        ops: by name.
+        tensors: by name; nothing is quantized on them, whatever the ops around them do.
+    """
+
+    ops: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tensors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+NOTHING = LeftFloat()
+
+
+@dataclass(frozen=True, slots=True)
 class Participation:
     """What becomes of each op.
 
     Attributes:
         float_reasons: by op name, why it stays float; ops that are not in it run quantized.
         pass_through: names of the quantized ops with one data input and a `same` rule to their outputs.
+        values: by op name, the indices of the inputs that are values.
     """
 
     float_reasons: Mapping[str, str]
     pass_through: frozenset[str]
+    values: Mapping[str, list[int]]
 
 
 def participation(
-    wiring: Wiring, pack: RulePack, index: RuleIndex, kept: frozenset[str] = frozenset()
+    wiring: Wiring,
+    pack: RulePack,
+    index: RuleIndex,
+    kept: frozenset[str] = frozenset(),
+    left_float: LeftFloat = NOTHING,
 ) -> Participation:
     """Decide for every op.
 
@@ -40,23 +63,34 @@ def participation(
 
     Args:
         kept: names of pass-through ops that are quantized in any case.
+        left_float: what the user leaves in float.
     """
-    reasons = {op.name: reason for op in wiring.ops if (reason := _refusal(op, wiring, pack, index)) is not None}
-    carriers = {op.name: value for op in wiring.ops if op.name not in reasons for value in _carried(op, wiring, index)}
+    values = {op.name: index.value_inputs(op, wiring) for op in wiring.ops}
+    reasons = {
+        op.name: reason
+        for op in wiring.ops
+        if (reason := left_float.ops.get(op.name) or _refusal(op, values[op.name], wiring, pack, index)) is not None
+    }
+    carriers = {
+        op.name: value
+        for op in wiring.ops
+        if op.name not in reasons
+        for value in _carried(op, values[op.name], wiring, index)
+    }
     after_quantized = _forward(wiring, index, reasons, carriers)
-    needless = set(_needless(wiring, index, reasons, carriers, after_quantized))
+    needless = set(_needless(wiring, values, reasons, carriers, after_quantized))
     for name in sorted(needless - kept):
         reasons[name] = "it passes a value on between float ops only"
-    return Participation(reasons, frozenset(name for name in carriers if name not in reasons))
+    return Participation(reasons, frozenset(name for name in carriers if name not in reasons), values)
 
 
-def _refusal(op: Op, wiring: Wiring, pack: RulePack, index: RuleIndex) -> str | None:
+def _refusal(op: Op, values: list[int], wiring: Wiring, pack: RulePack, index: RuleIndex) -> str | None:
     """Why the op can be quantized by no means, or None."""
     if op.excluded is not None:
         return op.excluded
     if op.domain not in STANDARD_DOMAINS:
         return f"the rule pack knows no ops of domain {op.domain}"
-    other = _other_float(op, wiring, index)
+    other = _other_float(op, values, wiring)
     if other is not None:
         return other
     rules = index.quantizable.get(op.type)
@@ -69,15 +103,14 @@ def _refusal(op: Op, wiring: Wiring, pack: RulePack, index: RuleIndex) -> str | 
 
 def dtype_reason(tensor: Tensor) -> str | None:
     """Why a float tensor's type forbids to quantize it, or None."""
-    if not tensor.is_float or tensor.dtype == QUANTIZED_DTYPE:
+    if tensor.dtype == QUANTIZED_DTYPE or not tensor.is_float:
         return None
     return f"{tensor.name} is {tensor.dtype}, and only {QUANTIZED_DTYPE} tensors are quantized"
 
 
-def _other_float(op: Op, wiring: Wiring, index: RuleIndex) -> str | None:
+def _other_float(op: Op, values: list[int], wiring: Wiring) -> str | None:
     """The first value that the op reads or makes in a float type that is not quantized, as a reason."""
-    values = [op.inputs[position] for position in index.value_inputs(op, wiring)]
-    for name in (*values, *op.outputs):
+    for name in (*(op.inputs[position] for position in values), *op.outputs):
         reason = None if name is None else dtype_reason(wiring.tensors[name])
         if reason is not None:
             return reason
@@ -100,12 +133,11 @@ def _name(condition: Condition) -> str:
     return condition.attribute if condition.attribute is not None else f"{kind}input {condition.input}"
 
 
-def _carried(op: Op, wiring: Wiring, index: RuleIndex) -> Iterator[str]:
+def _carried(op: Op, values: list[int], wiring: Wiring, index: RuleIndex) -> Iterator[str]:
     """The one tensor that the op passes on, if it is a pass-through op."""
-    ties = [rule for rule in index.same_rules(op, wiring.tensors) if rule.outputs != ()]
-    values = index.value_inputs(op, wiring)
-    if not ties or len(values) != 1:
+    if len(values) != 1:
         return
+    ties = [rule for rule in index.same_rules(op, wiring.tensors) if rule.outputs != ()]
     position = values[0]
     name = op.inputs[position]
     if name is not None and any(rule.inputs is None or position in rule.inputs for rule in ties):
@@ -132,7 +164,7 @@ def _forward(wiring: Wiring, index: RuleIndex, reasons: dict[str, str], carriers
 
 def _needless(
     wiring: Wiring,
-    index: RuleIndex,
+    values: Mapping[str, list[int]],
     reasons: Mapping[str, str],
     carriers: Mapping[str, str],
     after_quantized: set[str],
@@ -144,7 +176,7 @@ def _needless(
             continue
         carried = carriers.get(op.name)
         if carried is None:
-            needed.update(name for i in index.value_inputs(op, wiring) if (name := op.inputs[i]) is not None)
+            needed.update(name for i in values[op.name] if (name := op.inputs[i]) is not None)
         elif any(name in needed for name in op.outputs):
             needed.add(carried)
         elif carried not in after_quantized:

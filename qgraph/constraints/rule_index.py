@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from qgraph.constraints.rule_pack import (
     FusionRule,
     NoValueRule,
     QuantizableRule,
+    RatioRule,
     RulePack,
     SameRule,
     WeightedRule,
@@ -38,14 +39,26 @@ class RuleIndex:
     weighted: Mapping[str, tuple[WeightedRule, ...]]
     no_values: Mapping[str, tuple[NoValueRule, ...]]
     fusions: Mapping[str, tuple[FusionRule, ...]]
+    ratios: Mapping[str, tuple[RatioRule, ...]]
 
     def same_rules(self, op: Op, tensors: Mapping[str, Tensor]) -> list[SameRule]:
-        """The `same` rules whose conditions the op meets."""
-        return [rule for rule in self.same.get(op.type, ()) if _all_hold(rule.when, op, tensors)]
+        """The `same` rules among the op's own slots whose conditions it meets."""
+        return [rule for rule in self._same_rules(op, tensors) if rule.across is None]
+
+    def rules_across(self, op: Op, tensors: Mapping[str, Tensor]) -> list[SameRule]:
+        """The `same` rules that tie the op's slots to those of other ops, as far as it has their attribute."""
+        return [rule for rule in self._same_rules(op, tensors) if rule.across in op.attributes]
+
+    def _same_rules(self, op: Op, tensors: Mapping[str, Tensor]) -> Iterator[SameRule]:
+        return (rule for rule in self.same.get(op.type, ()) if _all_hold(rule.when, op, tensors))
 
     def fixed_rules(self, op: Op, tensors: Mapping[str, Tensor]) -> list[FixedRule]:
         """The `fixed` rules whose conditions the op meets."""
         return [rule for rule in self.fixed.get(op.type, ()) if _all_hold(rule.when, op, tensors)]
+
+    def ratio_rules(self, op: Op, tensors: Mapping[str, Tensor]) -> list[RatioRule]:
+        """The `ratio` rules whose conditions the op meets."""
+        return [rule for rule in self.ratios.get(op.type, ()) if _all_hold(rule.when, op, tensors)]
 
     def weighted_rule(self, op: Op, tensors: Mapping[str, Tensor]) -> WeightedRule | None:
         """The first weight rule whose conditions the op meets."""
@@ -72,12 +85,10 @@ class RuleIndex:
 
     def value_inputs(self, op: Op, wiring: Wiring) -> list[int]:
         """Indices of the inputs that are values: float tensors that no rule says are mere parameters."""
-        tensors = wiring.tensors
-        return [
-            position
-            for position, name in enumerate(op.inputs)
-            if name is not None and tensors[name].is_float and self.no_value_reason(op, position, tensors) is None
-        ]
+        floats = [position for position, name in enumerate(op.inputs) if name in wiring.floats]
+        if op.type not in self.no_values:
+            return floats
+        return [position for position in floats if self.no_value_reason(op, position, wiring.tensors) is None]
 
 
 def index_rules(pack: RulePack) -> RuleIndex:
@@ -93,6 +104,7 @@ def index_rules(pack: RulePack) -> RuleIndex:
         _by_op(pack.weighted),
         _by_op(pack.no_values),
         {consumer: tuple(rules) for consumer, rules in fusions.items()},
+        _by_op(pack.ratios),
     )
 
 
@@ -105,4 +117,4 @@ def _by_op(rules: Iterable[RuleT]) -> dict[str, tuple[RuleT, ...]]:
 
 
 def _all_hold(conditions: tuple[Condition, ...], op: Op, tensors: Mapping[str, Tensor]) -> bool:
-    return all(condition.holds(op, tensors) for condition in conditions)
+    return not conditions or all(condition.holds(op, tensors) for condition in conditions)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from qgraph.constraints.conditions import Condition
 from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
-from qgraph.constraints.model import Strength
+from qgraph.constraints.model import Direction, Strength
 from qgraph.tqc import Scheme
 
 Slots = tuple[int, ...] | None
 """Indices of inputs or outputs; None stands for all of them."""
+
+Place = tuple[str, int | None]
+"""``"in"`` or ``"out"``, and an index; None stands for every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class SameRule:
 
     Attributes:
         optional: an option of the user's made the rule; it ties only what no other rule ties at the same op.
+        across: an attribute: the rule ties the slots of all ops in which it has one value, whichever op they are of.
+        direction: the side whose parameters the target's converter gives to the other; None where nothing says.
     """
 
     name: str
@@ -49,6 +54,8 @@ class SameRule:
     source: str
     when: tuple[Condition, ...] = ()
     optional: bool = False
+    across: str | None = None
+    direction: Direction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class WeightedRule:
         weight: index of the weight input; it is a weight only where it is a constant.
         bias: index of the bias input, or None where the op has none.
         axis: channel axis of the weight (negative from the end), or None where one scale serves the whole weight.
+        input_axis: channel axis of input 0, where that has one scale per channel; None where it has one in all.
     """
 
     name: str
@@ -81,6 +89,7 @@ class WeightedRule:
     axis: int | None
     source: str
     when: tuple[Condition, ...] = ()
+    input_axis: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,29 @@ class FusionRule:
     consumers: tuple[str, ...]
     source: str
     producer_when: tuple[Condition, ...] = ()
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RatioRule:
+    """Bounds on the product of some scales of an op over the product of others.
+
+    Attributes:
+        numerator, denominator: sides and indices, as ``("in", 0)``; None as index stands for all of that side, each
+            bounded on its own.
+        above, below: bounds that the ratio may not reach.
+        at_least, at_most: bounds that it may reach.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    numerator: tuple[Place, ...]
+    denominator: tuple[Place, ...]
+    source: str
+    above: float | None = None
+    below: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     when: tuple[Condition, ...] = ()
 
 
@@ -148,6 +180,8 @@ class RulePack:
     Attributes:
         version: of the pack; it changes whenever a rule does.
         source: what the rules were taken from, with its version.
+        status: ``documented``, or ``reported`` where the vendor documents nothing that could be read.
+        inherits: the pack that it was laid over, or None.
         bias: per tensor; a bias takes the granularity of its weight.
         can_requantize: whether a tensor can be read with other parameters than it was written with.
         quantize_unlisted: whether ops that the pack does not name are quantized (without rules) or stay float.
@@ -171,3 +205,6 @@ class RulePack:
     fusions: tuple[FusionRule, ...] = ()
     no_values: tuple[NoValueRule, ...] = ()
     merge_methods: MergeMethods = UNCHANGED
+    ratios: tuple[RatioRule, ...] = ()
+    status: str = "documented"
+    inherits: str | None = None

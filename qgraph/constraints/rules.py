@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
 
-from qgraph.constraints.alignment import alignments, apply_methods, refuse_broken_rules
+from qgraph.constraints.alignment import apply_methods, refuse_broken_rules, silencing_methods
 from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
 from qgraph.constraints.model import (
     Alignment,
@@ -13,23 +14,31 @@ from qgraph.constraints.model import (
     Derived,
     Fixed,
     Origin,
+    Ratio,
     Same,
     SlotPlan,
     Strength,
     TensorEdge,
+    Unlisted,
 )
-from qgraph.constraints.rule_pack import FixedRule, RulePack, SameRule, Slots, WeightedRule
-from qgraph.constraints.slot_plans import BIAS, WEIGHT, plan_slots, readers_of
+from qgraph.constraints.participation import NOTHING, STANDARD_DOMAINS, LeftFloat
+from qgraph.constraints.rule_pack import FixedRule, Place, RatioRule, RulePack, SameRule, Slots, WeightedRule
+from qgraph.constraints.slot_plans import BIAS, WEIGHT, plan_slots
 from qgraph.constraints.target import Target, aim
-from qgraph.ir.elements import Op
+from qgraph.ir.elements import AttributeValue, Op
 from qgraph.ir.graph import Graph
-from qgraph.ir.slots import graph_output, input_slot, output_slot
+from qgraph.ir.slots import graph_output, input_slot
 
 Plans = Mapping[str, SlotPlan]
 
 
 def constrain(
-    graph: Graph, pack: RulePack, methods: MergeMethods = UNCHANGED, *, kept: frozenset[str] = frozenset()
+    graph: Graph,
+    pack: RulePack,
+    methods: MergeMethods = UNCHANGED,
+    *,
+    kept: frozenset[str] = frozenset(),
+    left_float: LeftFloat = NOTHING,
 ) -> Constraints:
     """Everything that a target and the alignment options say about a model.
 
@@ -37,15 +46,17 @@ def constrain(
 
     Args:
         kept: names of pass-through ops that are quantized even between float ops, as a quantized file may have them.
+        left_float: ops and tensors that the user leaves in float.
 
     Raises:
         UsageError: a method None would untie what the target requires.
     """
-    target = aim(graph.structure, apply_methods(pack, methods), kept)
+    target = aim(graph.structure, apply_methods(pack, methods), kept, left_float)
     plans = plan_slots(target)
     quantized = [op for op in target.wiring.ops if op.name not in target.part.float_reasons]
     refuse_broken_rules(quantized, target)
     ties = [tie for op in quantized for tie in _ties(op, target, plans)]
+    ties += _ties_across(quantized, target, plans)
     return Constraints(
         target=pack.name,
         version=pack.version,
@@ -66,6 +77,13 @@ def constrain(
         alignments=tuple(
             sorted((one for op in quantized for one in _alignments(op, target, plans)), key=lambda one: one.op)
         ),
+        ratios=tuple(
+            sorted(
+                (ratio for op in quantized for ratio in _ratios(op, target, plans)),
+                key=lambda ratio: (ratio.origin.op, ratio.origin.rule, ratio.numerator, ratio.denominator),
+            )
+        ),
+        unlisted=_unlisted(target),
     )
 
 
@@ -74,20 +92,23 @@ def _tensor_edges(target: Target, plans: Plans) -> Iterator[TensorEdge]:
         plan = plans.get(producer)
         if plan is None or plan.scheme is None:
             continue
-        readers = readers_of(name, target)
+        readers = target.wiring.reader_slots[name]
         if name in target.wiring.outputs:
-            readers.append(graph_output(name))
+            readers = [*readers, graph_output(name)]
         for reader in readers:
-            if plans[reader].scheme is not None and plans[reader].role != BIAS:
+            read = plans[reader]
+            if read.scheme is not None and read.role != BIAS:
                 yield TensorEdge(name, producer, reader)
 
 
 def _ties(op: Op, target: Target, plans: Plans) -> Iterator[Same]:
     """The op's `same` rules as stars: each input to each output, or to the first input where only inputs agree."""
+    rules = target.index.same_rules(op, target.wiring.tensors)
     pass_through = op.name in target.part.pass_through
     tied: dict[str, set[str]] = {}
-    for rule in sorted(target.index.same_rules(op, target.wiring.tensors), key=lambda rule: rule.optional):
-        inputs = [slot for slot in _inputs(op, rule.inputs) if _shares(slot, plans)]
+    for rule in sorted(rules, key=lambda rule: rule.optional):
+        origin = _origin(rule, op)
+        inputs = [slot for slot in _inputs(op, rule.inputs, target) if _shares(slot, plans)]
         outputs = _quantized_outputs(op, rule.outputs, target, plans)
         if rule.outputs == ():
             pairs = [(inputs[0], other, rule.strength) for other in inputs[1:]]
@@ -96,9 +117,24 @@ def _ties(op: Op, target: Target, plans: Plans) -> Iterator[Same]:
         if rule.optional:
             pairs = [(a, b, strength) for a, b, strength in pairs if not _agree(a, b, tied)]
         for a, b, strength in pairs:
-            tied.setdefault(a, set()).add(b)
-            tied.setdefault(b, set()).add(a)
-            yield Same(a, b, _origin(rule, op), strength, pass_through)
+            if len(rules) > 1:
+                tied.setdefault(a, set()).add(b)
+                tied.setdefault(b, set()).add(a)
+            yield Same(a, b, origin, strength, pass_through, rule.direction)
+
+
+def _ties_across(ops: Sequence[Op], target: Target, plans: Plans) -> Iterator[Same]:
+    """Ties between slots of different ops: those of ops with one value of a rule's attribute, each to the first."""
+    first: dict[tuple[str, AttributeValue], str] = {}
+    for op in sorted(ops, key=lambda op: op.name):
+        for rule in target.index.rules_across(op, target.wiring.tensors):
+            assert rule.across is not None
+            slots = [slot for slot in _inputs(op, rule.inputs, target) if _shares(slot, plans)]
+            slots += [outer for _, outer in _quantized_outputs(op, rule.outputs, target, plans)]
+            for slot in slots:
+                hub = first.setdefault((rule.name, op.attributes[rule.across]), slot)
+                if slot != hub:
+                    yield Same(hub, slot, _origin(rule, op), rule.strength, pass_through=False)
 
 
 def _agree(a: str, b: str, tied: Mapping[str, set[str]]) -> bool:
@@ -114,11 +150,11 @@ def _strength(rule: SameRule, inner: str, outer: str) -> Strength:
     return rule.strength
 
 
-def _inputs(op: Op, indices: Slots) -> list[str]:
+def _inputs(op: Op, indices: Slots, target: Target) -> list[str]:
     """Slots of the inputs that a rule names, as far as the op has them."""
     return [
-        input_slot(op.name, index)
-        for index, name in enumerate(op.inputs)
+        slot
+        for index, (name, slot) in enumerate(zip(op.inputs, target.wiring.input_slots[op.name], strict=True))
         if name is not None and (indices is None or index in indices)
     ]
 
@@ -132,10 +168,9 @@ def _shares(slot: str, plans: Plans) -> bool:
 def _quantized_outputs(op: Op, indices: Slots, target: Target, plans: Plans) -> list[tuple[str, str]]:
     """The outputs that a rule names: the op's own slot, and the outer slot that stands for it."""
     found = []
-    for index, name in enumerate(op.outputs):
+    for index, (name, inner) in enumerate(zip(op.outputs, target.wiring.output_slots[op.name], strict=True)):
         if name is None or not (indices is None or index in indices):
             continue
-        inner = output_slot(op.name, index)
         outer = target.outer.get(inner, inner)
         if _shares(outer, plans):
             found.append((inner, outer))
@@ -143,10 +178,11 @@ def _quantized_outputs(op: Op, indices: Slots, target: Target, plans: Plans) -> 
 
 
 def _alignments(op: Op, target: Target, plans: Plans) -> Iterator[Alignment]:
-    inputs = [
-        slot for i in target.index.value_inputs(op, target.wiring) if _shares(slot := input_slot(op.name, i), plans)
-    ]
-    return alignments(op, inputs, [outer for _, outer in _quantized_outputs(op, None, target, plans)], target)
+    for method in silencing_methods(op, target):
+        slots = target.wiring.input_slots[op.name]
+        inputs = sorted(slot for i in target.part.values[op.name] if _shares(slot := slots[i], plans))
+        outputs = sorted(outer for _, outer in _quantized_outputs(op, None, target, plans))
+        yield Alignment(op.name, op.type, method, tuple(inputs), tuple(outputs))
 
 
 def _fixed(op: Op, target: Target, plans: Plans) -> Iterator[Fixed]:
@@ -164,5 +200,38 @@ def _derived(op: Op, target: Target, plans: Plans) -> Iterator[Derived]:
         yield Derived(plan.slot, input_slot(op.name, 0), input_slot(op.name, rule.weight), _origin(rule, op))
 
 
-def _origin(rule: SameRule | FixedRule | WeightedRule, op: Op) -> Origin:
+def _ratios(op: Op, target: Target, plans: Plans) -> Iterator[Ratio]:
+    """The op's bounds, one for each choice of slots where a rule speaks of several; none with a float slot in it."""
+    for rule in target.index.ratio_rules(op, target.wiring.tensors):
+        above = [_scaled(op, place, target, plans) for place in rule.numerator]
+        below = [_scaled(op, place, target, plans) for place in rule.denominator]
+        for chosen in product(*above, *below):
+            numerator, denominator = chosen[: len(above)], chosen[len(above) :]
+            bounds = (rule.above, rule.below, rule.at_least, rule.at_most)
+            yield Ratio(numerator, denominator, _origin(rule, op), *bounds)
+
+
+def _scaled(op: Op, place: Place, target: Target, plans: Plans) -> list[str]:
+    """The slots with a scale that a ratio rule means by ``in:0`` or ``out:all``."""
+    side, index = place
+    indices = None if index is None else (index,)
+    if side == "out":
+        return [outer for _, outer in _quantized_outputs(op, indices, target, plans)]
+    slots = _inputs(op, indices, target)
+    return [slot for slot in slots if (plan := plans.get(slot)) is not None and plan.scheme and plan.role != BIAS]
+
+
+def _unlisted(target: Target) -> tuple[Unlisted, ...]:
+    """The types of ops with float tensors that the pack does not name, sorted."""
+    counts = dict[str, int]()
+    for op in target.wiring.ops:
+        if op.excluded is not None or op.domain not in STANDARD_DOMAINS or op.type in target.index.quantizable:
+            continue
+        if any(name in target.wiring.floats for name in (*op.inputs, *op.outputs)):
+            counts[op.type] = counts.get(op.type, 0) + 1
+    reason = None if target.pack.quantize_unlisted else target.pack.unlisted_reason
+    return tuple(Unlisted(op_type, count, reason) for op_type, count in sorted(counts.items()))
+
+
+def _origin(rule: SameRule | FixedRule | WeightedRule | RatioRule, op: Op) -> Origin:
     return Origin(rule.name, op.name, op.type, rule.source)

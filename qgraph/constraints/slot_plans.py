@@ -10,7 +10,7 @@ from qgraph.constraints.participation import dtype_reason
 from qgraph.constraints.rule_pack import RulePack, WeightedRule
 from qgraph.constraints.target import Target
 from qgraph.ir.elements import Op, Tensor
-from qgraph.ir.slots import graph_output, input_slot, output_slot
+from qgraph.ir.slots import graph_output
 from qgraph.tqc import Scheme
 
 ACTIVATION, CONSTANT, WEIGHT, BIAS = "activation", "constant", "weight", "bias"
@@ -23,37 +23,32 @@ def plan_slots(target: Target) -> dict[str, SlotPlan]:
 
     A value that leaves a float op, or enters the graph, is quantized exactly if a quantized input reads it.
     """
-    plans: dict[str, SlotPlan] = {}
+    plans = {plan.slot: plan for op in target.wiring.ops for plan in _plan_inputs(op, target)}
     for op in target.wiring.ops:
-        plans.update((plan.slot, plan) for plan in _plan_inputs(op, target))
-    for op in target.wiring.ops:
-        plans.update((plan.slot, plan) for plan in _plan_outputs(op, target, plans))
+        for plan in _plan_outputs(op, target, plans):
+            plans[plan.slot] = plan
     for name in target.wiring.tensors:
-        plans.update((plan.slot, plan) for plan in _plan_origin(name, target, plans))
+        for plan in _plan_origin(name, target, plans):
+            plans[plan.slot] = plan
     for name in sorted(target.wiring.outputs):
-        if target.wiring.tensors[name].is_float:
+        if name in target.wiring.floats:
             slot = graph_output(name)
             plans[slot] = _plan_graph_output(name, slot, target)
     return plans
 
 
-def readers_of(tensor: str, target: Target) -> list[str]:
-    """The input slots of ops that read a tensor, by op name and index."""
-    return [input_slot(op.name, position) for op, position in target.wiring.readers[tensor]]
-
-
 def _plan_inputs(op: Op, target: Target) -> Iterator[SlotPlan]:
-    tensors = target.wiring.tensors
+    tensors, floats, slots = target.wiring.tensors, target.wiring.floats, target.wiring.input_slots[op.name]
     float_reason, rule = target.float_reason(op), target.index.weighted_rule(op, tensors)
     for position, name in enumerate(op.inputs):
-        if name is None or not tensors[name].is_float:
+        if name is None or name not in floats:
             continue
         role = _role(position, tensors[name], rule)
         reason = float_reason or _unquantized_input(op, position, role, target)
-        scheme = None if reason else _input_scheme(tensors[name], role, rule, op, target)
+        scheme = None if reason else _input_scheme(position, role, rule, op, target)
         if reason is None and scheme is None:
             reason = "the bias does not have one element per output channel"
-        yield SlotPlan(input_slot(op.name, position), name, role, scheme, reason)
+        yield SlotPlan(slots[position], name, role, scheme, reason)
 
 
 def _role(position: int, tensor: Tensor, rule: WeightedRule | None) -> str:
@@ -70,18 +65,25 @@ def _unquantized_input(op: Op, position: int, role: str, target: Target) -> str 
     assert name is not None
     if name not in target.wiring.producers:
         return "nothing in the model makes this tensor"
+    if name in target.left_float.tensors:
+        return target.left_float.tensors[name]
     if role == BIAS:
         if not tensors[name].constant:
             return "a bias that is computed, not a constant"
         return _unquantized_input(op, 0, ACTIVATION, target)
-    return target.index.no_value_reason(op, position, tensors) or target.fusion_reason(name)
+    return target.index.no_value_reason(op, position, tensors) or target.unquantized_reason(name)
 
 
-def _input_scheme(tensor: Tensor, role: str, rule: WeightedRule | None, op: Op, target: Target) -> Scheme | None:
+def _input_scheme(position: int, role: str, rule: WeightedRule | None, op: Op, target: Target) -> Scheme | None:
+    name = op.inputs[position]
+    assert name is not None
+    tensor = target.wiring.tensors[name]
     if rule is not None and role == WEIGHT:
         return _weight_scheme(tensor, rule, target.pack)
     if rule is not None and role == BIAS:
         return _bias_scheme(tensor, rule, op, target)
+    if rule is not None and position == 0 and rule.input_axis is not None:
+        return replace(target.pack.activation, axis=rule.input_axis)
     return target.pack.activation
 
 
@@ -115,15 +117,13 @@ def _bias_scheme(bias: Tensor, rule: WeightedRule, op: Op, target: Target) -> Sc
 
 def _plan_outputs(op: Op, target: Target, plans: dict[str, SlotPlan]) -> Iterator[SlotPlan]:
     float_reason = target.float_reason(op)
-    for position, name in enumerate(op.outputs):
-        if name is None or not target.wiring.tensors[name].is_float:
+    for name, slot in zip(op.outputs, target.wiring.output_slots[op.name], strict=True):
+        if name is None or name not in target.wiring.floats:
             continue
-        slot = output_slot(op.name, position)
-        if float_reason is None:
-            reason = target.fusion_reason(name)
-        else:
+        reason = target.unquantized_reason(name)
+        if reason is None and float_reason is not None:
             reason = None if _first_quantized_reader(name, target, plans) else float_reason
-        yield SlotPlan(slot, name, ACTIVATION, None if reason else target.pack.activation, reason)
+        yield SlotPlan(slot, name, ACTIVATION, None if reason else _made_scheme(name, target, plans), reason)
 
 
 def _plan_origin(name: str, target: Target, plans: dict[str, SlotPlan]) -> Iterator[SlotPlan]:
@@ -134,10 +134,10 @@ def _plan_origin(name: str, target: Target, plans: dict[str, SlotPlan]) -> Itera
         return
     if not tensor.constant:
         first = _first_quantized_reader(name, target, plans)
-        reason = None if first else dtype_reason(tensor) or READ_BY_FLOAT_ONLY
-        yield SlotPlan(slot, name, ACTIVATION, first.scheme if first else None, reason)
+        reason = None if first else target.left_float.tensors.get(name) or dtype_reason(tensor) or READ_BY_FLOAT_ONLY
+        yield SlotPlan(slot, name, ACTIVATION, _made_scheme(name, target, plans) if first else None, reason)
         return
-    uses = [plans[reader] for reader in readers_of(name, target)]
+    uses = [plans[reader] for reader in target.wiring.reader_slots[name]]
     if uses and all(use.role == BIAS for use in uses):
         return
     first = _first_quantized_reader(name, target, plans)
@@ -148,9 +148,46 @@ def _plan_origin(name: str, target: Target, plans: dict[str, SlotPlan]) -> Itera
         yield SlotPlan(slot, name, CONSTANT, None, reasons[0] if reasons else "no op reads it")
 
 
+def _made_scheme(name: str, target: Target, plans: dict[str, SlotPlan]) -> Scheme:
+    """How a value is quantized where it is made: as all its readers want it, if they agree on scales per channel.
+
+    Else it would be rounded twice on its way to a reader with a scale per channel. A rule that ties the value to
+    something else needs one scale for all of it.
+    """
+    activation = target.pack.activation
+    if name in target.wiring.outputs:
+        return activation
+    chosen: Scheme | None = None
+    for reader in target.wiring.reader_slots[name]:
+        scheme = plans[reader].scheme
+        if scheme is None:
+            continue
+        if scheme.axis is None or (chosen is not None and chosen != scheme):
+            return activation
+        chosen = scheme
+    if chosen is None or replace(chosen, axis=None) != activation or _is_tied(name, target):
+        return activation
+    return chosen
+
+
+def _is_tied(name: str, target: Target) -> bool:
+    """Whether a rule speaks of the parameters of a tensor, at its op or at one that is fused with that."""
+    tensors = target.wiring.tensors
+    current: str | None = name
+    while current is not None:
+        maker = target.wiring.makers.get(current)
+        if maker is None or target.float_reason(maker) is not None:
+            return False
+        if target.index.same_rules(maker, tensors) or target.index.fixed_rules(maker, tensors):
+            return True
+        source = maker.inputs[0] if maker.inputs else None
+        current = source if source in target.fused else None
+    return False
+
+
 def _first_quantized_reader(name: str, target: Target, plans: dict[str, SlotPlan]) -> SlotPlan | None:
     """The first quantized use of a tensor as a value. A bias is none: its scale follows from other slots."""
-    for reader in readers_of(name, target):
+    for reader in target.wiring.reader_slots[name]:
         plan = plans[reader]
         if plan.scheme is not None and plan.role != BIAS:
             return plan
@@ -161,4 +198,5 @@ def _plan_graph_output(name: str, slot: str, target: Target) -> SlotPlan:
     maker = target.wiring.makers.get(name)
     role = CONSTANT if target.wiring.tensors[name].constant else ACTIVATION
     reason = "no op makes it" if maker is None else target.float_reason(maker)
+    reason = target.left_float.tensors.get(name) or reason
     return SlotPlan(slot, name, role, None if reason else target.pack.activation, reason)

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qgraph.constraints.model import Fused, Origin
-from qgraph.constraints.participation import Participation, participation
+from qgraph.constraints.participation import NOTHING, LeftFloat, Participation, participation
 from qgraph.constraints.rule_index import RuleIndex, index_rules
 from qgraph.constraints.rule_pack import RulePack
 from qgraph.constraints.wiring import Wiring, wire
 from qgraph.ir.elements import Op, Structure
-from qgraph.ir.slots import input_slot, output_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,7 @@ class Target:
     Attributes:
         fused: by the tensor inside it, each fused pair.
         outer: by output slot of a fused op, the output slot at the end of its chain.
+        left_float: what the user leaves in float.
     """
 
     pack: RulePack
@@ -35,14 +35,17 @@ class Target:
     part: Participation
     fused: Mapping[str, Fused]
     outer: Mapping[str, str]
+    left_float: LeftFloat = NOTHING
 
     def float_reason(self, op: Op) -> str | None:
         """Why an op stays float, as the sentence that its slots carry; None if it is quantized."""
         reason = self.part.float_reasons.get(op.name)
         return None if reason is None else f"float op {op.name} ({op.type}): {reason}"
 
-    def fusion_reason(self, tensor: str) -> str | None:
-        """Why nothing is quantized on a tensor inside a fused pair; None for other tensors."""
+    def unquantized_reason(self, tensor: str) -> str | None:
+        """Why nothing is quantized on a tensor whatever its ops do: the user's word, or a fused pair around it."""
+        if tensor in self.left_float.tensors:
+            return self.left_float.tensors[tensor]
         pair = self.fused.get(tensor)
         if pair is None:
             return None
@@ -50,12 +53,14 @@ class Target:
         return f"{maker.name} ({maker.type}) and {reader.op} ({reader.op_type}) run as one ({reader.source})"
 
 
-def aim(structure: Structure, pack: RulePack, kept: frozenset[str] = frozenset()) -> Target:
+def aim(
+    structure: Structure, pack: RulePack, kept: frozenset[str] = frozenset(), left_float: LeftFloat = NOTHING
+) -> Target:
     """Look at a model with the eyes of a target; `kept` are pass-through ops that are quantized in any case."""
     wiring, index = wire(structure), index_rules(pack)
-    part = participation(wiring, pack, index, kept)
+    part = participation(wiring, pack, index, kept, left_float)
     fused = _fused_pairs(wiring, index, part)
-    return Target(pack, index, wiring, part, fused, _outer_slots(wiring, fused))
+    return Target(pack, index, wiring, part, fused, _outer_slots(wiring, fused), left_float)
 
 
 def _fused_pairs(wiring: Wiring, index: RuleIndex, part: Participation) -> dict[str, Fused]:
@@ -63,7 +68,7 @@ def _fused_pairs(wiring: Wiring, index: RuleIndex, part: Participation) -> dict[
     pairs = {}
     for tensor, maker in wiring.makers.items():
         readers = wiring.readers[tensor]
-        if len(readers) != 1 or tensor in wiring.outputs or not wiring.tensors[tensor].is_float:
+        if len(readers) != 1 or tensor in wiring.outputs or tensor not in wiring.floats:
             continue
         reader, position = readers[0]
         if position != 0 or maker.name in part.float_reasons or reader.name in part.float_reasons:
@@ -71,15 +76,15 @@ def _fused_pairs(wiring: Wiring, index: RuleIndex, part: Participation) -> dict[
         rule = index.fusion_rule(maker, reader, wiring.tensors)
         if rule is not None:
             origin = Origin(rule.name, reader.name, reader.type, rule.source)
-            pairs[tensor] = Fused(wiring.producers[tensor], input_slot(reader.name, 0), origin)
+            pairs[tensor] = Fused(wiring.producers[tensor], wiring.reader_slots[tensor][0], origin)
     return pairs
 
 
 def _outer_slots(wiring: Wiring, fused: Mapping[str, Fused]) -> dict[str, str]:
     outer: dict[str, str] = {}
     for op in reversed(wiring.ops):
-        for index, name in enumerate(op.outputs):
+        for name, slot in zip(op.outputs, wiring.output_slots[op.name], strict=True):
             if name is not None and name in fused:
-                last = output_slot(wiring.readers[name][0][0].name, 0)
-                outer[output_slot(op.name, index)] = outer.get(last, last)
+                last = wiring.output_slots[wiring.readers[name][0][0].name][0]
+                outer[slot] = outer.get(last, last)
     return outer

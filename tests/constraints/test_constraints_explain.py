@@ -2,7 +2,7 @@ from pathlib import Path
 
 from constraint_graphs import ELEMENTWISE, Sketch, pack_with, tflite
 
-from qgraph.constraints.explain import barriers, why, why_not
+from qgraph.constraints.explain import Barrier, barriers, why, why_not
 from qgraph.constraints.grouping import solve_groups
 from qgraph.constraints.model import Constraints, Edge, Grouping, Kind
 from qgraph.constraints.rules import constrain
@@ -53,7 +53,7 @@ def test_why_takes_the_shortest_chain_and_ties_do_not_depend_on_the_order_of_edg
 
 def test_why_not_names_the_requantize(tmp_path: Path) -> None:
     constraints, grouping = diamond(tmp_path)
-    chain = why_not(grouping.joined, barriers(constraints.slots.values(), grouping), "c1:out:0", "c3:in:0")
+    chain = why_not(grouping.joined, barriers(constraints.slots.values(), grouping, {}), "c1:out:0", "c3:in:0")
     assert chain is not None
     assert [(step.a, step.b) for step in chain if step.barrier] == [("a1:in:1", "c2:out:0")]
     (barrier,) = (step.barrier for step in chain if step.barrier)
@@ -67,7 +67,7 @@ def test_why_not_names_fixed_parameters() -> None:
     sketch.op("Concat", "s c", "join", axis=1)
     constraints = tflite(sketch)
     grouping = solve_groups(constraints, force_overlap=True)
-    chain = why_not(grouping.joined, barriers(constraints.slots.values(), grouping), "s:out:0", "join:out:0")
+    chain = why_not(grouping.joined, barriers(constraints.slots.values(), grouping, {}), "s:out:0", "join:out:0")
     assert chain is not None
     assert chain[0].barrier is not None
     assert "unit_interval prescribes at s:out:0" in chain[0].barrier
@@ -81,7 +81,7 @@ def test_why_not_leads_over_float_ops() -> None:
     sketch.op("Conv", "d", "e")
     constraints = tflite(sketch)
     grouping = solve_groups(constraints, force_overlap=True)
-    chain = why_not(grouping.joined, barriers(constraints.slots.values(), grouping), "c:out:0", "e:in:0")
+    chain = why_not(grouping.joined, barriers(constraints.slots.values(), grouping, {}), "c:out:0", "e:in:0")
     assert chain is not None
     assert [(step.a, step.b, bool(step.barrier)) for step in chain] == [
         ("c:out:0", "d:in:0", True),
@@ -91,10 +91,33 @@ def test_why_not_leads_over_float_ops() -> None:
     assert all("float op d (Div)" in step.barrier for step in chain if step.barrier)
 
 
-def test_why_not_finds_nothing_between_slots_that_no_constraint_connects() -> None:
+def test_why_not_names_the_rule_that_is_missing() -> None:
     sketch = Sketch()
     sketch.op("Conv", "x", "c")
     constraints = tflite(sketch, "c")
     grouping = solve_groups(constraints, force_overlap=True)
-    between = barriers(constraints.slots.values(), grouping)
-    assert why_not(grouping.joined, between, "graph:in:x", "c:out:0") is None
+    between = barriers(constraints.slots.values(), grouping, {"c": "Conv"})
+    chain = why_not(grouping.joined, between, "graph:in:x", "c:out:0")
+    assert chain is not None
+    assert [(step.a, step.b, step.need) for step in chain] == [
+        ("graph:in:x", "c:in:0", None),
+        ("c:in:0", "c:out:0", "a rule `same` for Conv that ties c:in:0 and c:out:0"),
+    ]
+
+
+def test_why_not_takes_a_longer_way_with_fewer_cuts() -> None:
+    edges = [Edge(Kind.SAME, a, b) for a, b in ("bc", "cd", "de")]
+    between = [Barrier("a", "b", None, "one", ""), Barrier("a", "x", None, "two", ""), Barrier("x", "e", None, "", "")]
+    chain = why_not(edges, between, "a", "e")
+    assert chain is not None
+    assert "".join(step.b for step in chain) == "bcde"
+
+
+def test_why_not_finds_nothing_between_parts_of_a_model_that_never_meet() -> None:
+    sketch = Sketch()
+    sketch.op("Conv", "x", "c")
+    sketch.op("Conv", "y", "d")
+    constraints = tflite(sketch, "c d")
+    grouping = solve_groups(constraints, force_overlap=True)
+    between = barriers(constraints.slots.values(), grouping, {})
+    assert why_not(grouping.joined, between, "graph:in:x", "d:out:0") is None

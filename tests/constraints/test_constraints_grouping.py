@@ -357,7 +357,9 @@ def test_contradictions_are_collected(tmp_path: Path) -> None:
     lines = caught.value.conflicts
     assert [line.split()[0] for line in lines] == ["s1:out:0", "s2:out:0", "p:out:0"]
     assert "t:out:0 (fixed to scale 0.0078125, offset 0 by tanh, quantization_spec.md: TANH)" in lines[2]
-    assert "p:out:0 -[max_pool, quantization_spec.md: MAX_POOL_2D]- p:in:0 -[tensor]- t:out:0" in lines[2]
+    # Both chains end where they meet.
+    assert "; p:out:0 -[max_pool, quantization_spec.md: MAX_POOL_2D]- p:in:0; t:out:0 -[tensor]- p:in:0;" in lines[2]
+    assert lines[2].endswith("cheapest way out: requantize between t:out:0 and p:in:0")
 
 
 def test_a_target_that_cannot_requantize_reports_every_place(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import tempfile
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from constraint_graphs import ELEMENTWISE, Sketch, pack_with
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from literal_solver import literal_groups
 
+from qgraph.constraints import grouping as grouping_module
 from qgraph.constraints.explain import why
 from qgraph.constraints.grouping import solve_groups
-from qgraph.constraints.model import Constraints, Grouping
+from qgraph.constraints.model import Constraints, Grouping, Kind, Origin, Same, Strength
 from qgraph.constraints.pack import RulePack
 from qgraph.constraints.rules import constrain
 from qgraph.ir.elements import Op, Structure
@@ -176,3 +178,70 @@ def test_each_quantized_tensor_belongs_to_one_group(structure: Structure, force_
     _, grouping = solve(structure, force_overlap=force_overlap)
     tensors = [tensor for group in grouping.groups for tensor in group.tensors]
     assert len(tensors) == len(set(tensors))
+
+
+@given(structures())
+def test_solving_what_was_solved_changes_nothing(structure: Structure) -> None:
+    constraints, grouping = solve(structure, force_overlap=True)
+    fixed = {group.id for group in grouping.groups if group.fixed is not None}
+    found = {slot: group.id for group in grouping.groups for slot in group.slots}
+    origin = Origin("again", "", "", "the test")
+    ties = tuple(
+        Same(edge.a, edge.b, origin, Strength.REQUIRED, pass_through=False)
+        for edge in grouping.joined
+        if edge.kind == Kind.TENSOR and found[edge.a] not in fixed
+    )
+    again = replace(constraints, same=(*constraints.same, *ties))
+    assert members(solve_groups(again, force_overlap=True)) == members(grouping)
+
+
+@given(structures(), st.data())
+def test_without_fixed_slots_one_more_constraint_never_splits_a_group(
+    structure: Structure, data: st.DataObject
+) -> None:
+    constraints = replace(constrain(Graph(structure), pack()), fixed=())
+    by_scheme: dict[object, list[str]] = {}
+    for slot, plan in constraints.slots.items():
+        if plan.scheme is not None and plan.role == "activation":
+            by_scheme.setdefault(plan.scheme, []).append(slot)
+    candidates = [slots for slots in by_scheme.values() if len(slots) > 1]
+    if not candidates:
+        return
+    slots = data.draw(st.sampled_from(candidates))
+    a, b = data.draw(st.lists(st.sampled_from(slots), min_size=2, max_size=2, unique=True))
+    tie = Same(a, b, Origin("more", "", "", "the test"), Strength.REQUIRED, pass_through=False)
+    before = members(solve_groups(constraints, force_overlap=True))
+    after = members(solve_groups(replace(constraints, same=(*constraints.same, tie)), force_overlap=True))
+    assert all(any(group <= other for other in after) for group in before)
+    assert any({a, b} <= group for group in after)
+
+
+@given(structures(), st.booleans(), st.data())
+def test_why_finds_a_chain_of_existing_edges_exactly_where_two_slots_share(
+    structure: Structure, force_overlap: bool, data: st.DataObject
+) -> None:
+    constraints, grouping = solve(structure, force_overlap=force_overlap)
+    home = {slot: group.id for group in grouping.groups for slot in group.slots}
+    assume(home)
+    a, b = (data.draw(st.sampled_from(sorted(home))) for _ in "ab")
+    chain = why(grouping.joined, a, b)
+    assert (chain is not None) == (home[a] == home[b])
+    ties = {(frozenset((tie.a, tie.b)), tie.origin.rule) for tie in constraints.same}
+    along = {(frozenset((edge.producer, edge.consumer)), None) for edge in constraints.tensors}
+    assert {(frozenset((edge.a, edge.b)), edge.rule) for edge in chain or ()} <= ties | along
+
+
+def test_no_function_recurses() -> None:
+    package = Path(grouping_module.__file__).parent
+    for path in sorted(package.glob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and path.stem in GRAPH_MODULES:
+                called = {node.func.id for node in ast.walk(function) if _calls_a_name(node)}  # type: ignore[attr-defined]
+                assert function.name not in called, f"{path.stem}.{function.name}"
+
+
+GRAPH_MODULES = ("blame", "conflicts", "cuts", "explain", "families", "grouping", "overlap", "solver", "union_find")
+
+
+def _calls_a_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
