@@ -25,12 +25,14 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from qgraph.calib.batches import batches, check_full_batch, joined, samples_per_step
 from qgraph.calib.data import DataSource, Sample
-from qgraph.calib.kernels import Accumulator, warm_up
+from qgraph.calib.kernels import empty_scratch, warm_up
 from qgraph.calib.plan import CollectionPlan
+from qgraph.calib.recorder import SourceRecorder, on_host
 from qgraph.calib.statistics import TensorStatistics, empty_statistics, merge
 from qgraph.errors import DataError, StatisticsError
 
@@ -43,9 +45,25 @@ THREADS = 2
 class Runner(Protocol):
     """Runs the model once and returns the planned activations. Called from several threads at a time."""
 
-    def run(self, inputs: Arrays) -> Mapping[str, NDArray[Any]]:
-        """Feed arrays by input name; get an array for each planned tensor."""
+    def run(self, inputs: Arrays) -> Mapping[str, Any]:
+        """Feed arrays by input name; get an array for each planned tensor: numpy's, or torch's on a GPU."""
         ...
+
+
+class Recorder(Protocol):
+    """Counts all activations of an inference together. Called by one thread at a time."""
+
+    def add(self, values: Mapping[str, Any], samples: Sequence[str]) -> None:
+        """Count an activation for each planned tensor, made by samples with these hashes."""
+        ...
+
+    def snapshot(self) -> dict[str, TensorStatistics]:
+        """The statistics so far, by tensor."""
+        ...
+
+
+Recording = Callable[[CollectionPlan, Mapping[str, TensorStatistics]], Recorder]
+"""Begins to record a plan from what is known so far; see `qgraph.calib.device_recorder.recording_on`."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,7 @@ class Progress:
 
 def no_progress(plan: CollectionPlan) -> Progress:
     """Where every calibration of a plan begins."""
-    statistics = {name: empty_statistics(atoms) for name, atoms in plan.atoms.items()}
+    statistics = {name: empty_statistics(atoms) for name, atoms in plan.recorded.items()}
     return Progress(MappingProxyType(statistics), MappingProxyType({}))
 
 
@@ -95,11 +113,15 @@ def collect(
     *,
     steps: int | None = None,
     batch_size: int | None = None,
+    part: Mapping[str, int] | None = None,
     start: Progress | None = None,
     checkpoint: Callable[[Progress], None] | None = None,
     checkpoint_every: float = 5.0,
     on_progress: Callable[[int, int], None] | None = None,
+    on_doubt: Callable[[str], None] | None = None,
     threads: int = THREADS,
+    recording: Recording | None = None,
+    stop: Callable[[], BaseException | None] = lambda: None,
 ) -> Progress:
     """Count the activations of every sample that `start` does not have yet.
 
@@ -107,10 +129,16 @@ def collect(
         steps: batches of data to use, ``steps * batch_size`` samples; None for all.
         batch_size: samples per step; None for the model's own, or 1. Only a model with a fixed batch is fed
             several samples at once.
+        part: the samples to count, by hash, a part of the data's census; None for all.
         start: where an interrupted calibration of the same plan and data stopped.
         checkpoint: called with the progress about every `checkpoint_every` seconds, when nothing is under way.
         on_progress: called with the samples counted so far and the number of all.
+        on_doubt: called with a line if the first inference does not repeat bit for bit: then the statistics depend on
+            chance, and nothing that is said of them as exact holds. None leaves the check out.
         threads: how many inferences run at a time; the statistics do not depend on it, the peak memory does.
+        recording: what counts the activations of an inference, all together; None for the CPU's kernels, which
+            take one tensor after the other.
+        stop: asked after each batch; what it gives is raised once a last checkpoint is made.
 
     Raises:
         UsageError: steps or batch size cannot work with this model.
@@ -120,33 +148,42 @@ def collect(
     size = samples_per_step(source, batch_size, steps)
     limit = None if steps is None else steps * size
     census = source.census(limit)
-    total = sum(census.values())
+    part = census if part is None else part
+    total = sum(part.values())
     start = no_progress(plan) if start is None else start
-    _check_start(start, plan, census)
+    _check_start(start, plan, part)
     check_full_batch(total, source)
     warm_up()
     saved_at = time.monotonic()
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        recorder = _Recorder(runner, plan, start, pool, threads)
-        for batch in batches(_uncounted(source, limit, census, start), source):
+        recorder = _Recorder(runner, plan, start, pool, threads, recording)
+        for batch in batches(_uncounted(source, limit, census, part, start), source):
+            if on_doubt is not None:
+                check_repeats(runner, joined(batch), pool, on_doubt)
+                on_doubt = None
             finished = recorder.submit(batch)
-            if finished and on_progress is not None:
-                on_progress(recorder.samples, total)
-            if checkpoint is not None and time.monotonic() - saved_at >= checkpoint_every:
+            end = stop()
+            if checkpoint is not None and (end is not None or time.monotonic() - saved_at >= checkpoint_every):
                 checkpoint(recorder.progress())
                 saved_at = time.monotonic()
+                finished = True
+            if finished and on_progress is not None:
+                on_progress(recorder.samples, total)
+            if end is not None:
+                raise end
         progress = recorder.progress()
     if on_progress is not None and progress.inferences:
         on_progress(progress.samples, total)
     return progress
 
 
-def _check_start(start: Progress, plan: CollectionPlan, census: Mapping[str, int]) -> None:
+def _check_start(start: Progress, plan: CollectionPlan, part: Mapping[str, int]) -> None:
     planned = {name: statistics.atom_values for name, statistics in start.statistics.items()}
-    if planned != dict(plan.atoms):
-        odd = sorted(name for name in planned.keys() | plan.atoms.keys() if planned.get(name) != plan.atoms.get(name))
+    wanted = plan.recorded
+    if planned != dict(wanted):
+        odd = sorted(name for name in planned.keys() | wanted.keys() if planned.get(name) != wanted.get(name))
         raise StatisticsError("a calibration of another plan cannot be resumed", ", ".join(odd), "calibrate anew")
-    surplus = Counter(start.counted) - Counter(census)
+    surplus = Counter(start.counted) - Counter(part)
     if surplus:
         raise _does_not_repeat(f"{surplus.total()} samples that were counted are no longer there")
 
@@ -155,18 +192,38 @@ def _does_not_repeat(detail: str) -> DataError:
     return DataError("data differs between two passes", detail, "switch off shuffling and random augmentation")
 
 
-def _uncounted(source: DataSource, limit: int | None, census: Mapping[str, int], start: Progress) -> Iterator[Sample]:
+def _uncounted(
+    source: DataSource, limit: int | None, census: Mapping[str, int], part: Mapping[str, int], start: Progress
+) -> Iterator[Sample]:
     """The samples left to count; refuses data that is not, as a multiset, what the census found."""
     seen: Counter[str] = Counter()
     for sample in source.samples(limit):
         seen[sample.hash] += 1
         if seen[sample.hash] > census.get(sample.hash, 0):
             raise _does_not_repeat(f"sample {seen.total() - 1} of {source.name} was not there before")
-        if seen[sample.hash] > start.counted.get(sample.hash, 0):
+        if sample.hash in part and seen[sample.hash] > start.counted.get(sample.hash, 0):
             yield sample
     missing = sum(census.values()) - seen.total()
     if missing:
         raise _does_not_repeat(f"{missing} samples of {source.name} are missing in the second pass")
+
+
+def check_repeats(runner: Runner, inputs: Arrays, pool: ThreadPoolExecutor, on_doubt: Callable[[str], None]) -> None:
+    """Run one batch twice, side by side in two threads and in memory of their own; tell if a single bit differs."""
+    beside = pool.submit(runner.run, inputs)
+    values, again = runner.run(inputs), beside.result()
+    odd = sorted(name for name, one in values.items() if not _same_bits(one, again[name]))
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        on_doubt(
+            f"the model does not repeat bit for bit on the same sample ({odd[0]}{more}): "
+            "these statistics will differ a little each time; is there a random op?"
+        )
+
+
+def _same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    one, other = (np.ascontiguousarray(on_host(array)).reshape(-1).view(np.uint8) for array in (a, b))
+    return a.shape == b.shape and np.array_equal(one, other)
 
 
 class _Recorder:
@@ -177,13 +234,23 @@ class _Recorder:
     """
 
     def __init__(
-        self, runner: Runner, plan: CollectionPlan, start: Progress, pool: ThreadPoolExecutor, threads: int
+        self,
+        runner: Runner,
+        plan: CollectionPlan,
+        start: Progress,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        recording: Recording | None,
     ) -> None:
         self._runner = runner
         self._pool = pool
         self._threads = threads
-        self._accumulators = {name: Accumulator(start=start.statistics[name]) for name in plan.tensors}
-        self._locks = {name: Lock() for name in plan.tensors}
+        self._together = None if recording is None else recording(plan, start.statistics)
+        self._lock = Lock()
+        apart = plan.exposed if self._together is None else ()
+        self._recorders = {name: SourceRecorder(plan, name, start.statistics) for name in apart}
+        self._locks = {name: Lock() for name in apart}
+        self._scratches = [empty_scratch() for _ in range(threads)]
         self._under_way: deque[tuple[list[Sample], Future[None]]] = deque()
         self._submitted = 0
         self._counted = Counter(start.counted)
@@ -192,7 +259,7 @@ class _Recorder:
 
     def submit(self, batch: list[Sample]) -> bool:
         """Start a batch; wait for the oldest one if there are too many. Whether one was finished."""
-        names = list(self._accumulators)
+        names = list(self._recorders)
         # Jobs that run at the same time begin at different tensors, so that they seldom wait for each other.
         first = len(names) * (self._submitted % self._threads) // self._threads
         self._submitted += 1
@@ -204,9 +271,16 @@ class _Recorder:
 
     def _count(self, batch: Sequence[Sample], names: Sequence[str]) -> None:
         values = self._runner.run(joined(batch))
+        hashes = [sample.hash for sample in batch]
+        if self._together is not None:
+            with self._lock:
+                self._together.add(values, hashes)
+            return
+        scratch = self._scratches.pop()
         for name in names:
             with self._locks[name]:
-                self._accumulators[name].add(values[name], len(batch))
+                self._recorders[name].add(values[name], hashes, scratch)
+        self._scratches.append(scratch)
 
     def _finish(self) -> None:
         batch, job = self._under_way.popleft()
@@ -219,5 +293,7 @@ class _Recorder:
         """Wait for all that is under way; then the state, as a value."""
         while self._under_way:
             self._finish()
-        statistics = {name: accumulator.snapshot() for name, accumulator in self._accumulators.items()}
+        recorders = self._recorders.values() if self._together is None else (self._together,)
+        found = [recorder.snapshot() for recorder in recorders]
+        statistics = {name: one for several in found for name, one in sorted(several.items())}
         return Progress(MappingProxyType(statistics), MappingProxyType(dict(self._counted)), self._inferences)

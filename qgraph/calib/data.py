@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from qgraph.calib.folder import is_image, list_folder
 from qgraph.calib.images import ImageFiles, ImageOptions, preparation_for
 from qgraph.calib.npz import rows_of
+from qgraph.calib.spool import Spool
 from qgraph.errors import DataError, NotFoundError, UsageError
 from qgraph.ir.elements import Tensor
 
@@ -58,6 +56,10 @@ class Sample:
 class DataSource:
     """Samples that can be read again and again. Use `open_data` to make one, `close` it when done.
 
+    Args:
+        state: tells the state of a source that holds still: while it is equal, so are the samples, and they are looked
+            at only once. None for a source that must be watched, and whose arrays may change behind our back.
+
     Attributes:
         preparation: how the samples are made from files, as text; None where they are fed as they are.
         notes: lines about what was left out, as far as the data was read.
@@ -72,6 +74,7 @@ class DataSource:
         *,
         preparation: str | None = None,
         notes: Callable[[], tuple[str, ...]] = tuple,
+        state: Callable[[], object] | None = None,
     ) -> None:
         self.name = name
         self.inputs = inputs
@@ -79,6 +82,8 @@ class DataSource:
         self.preparation = preparation
         self.notes = notes
         self._items = items
+        self._state = state
+        self._seen: tuple[object, list[str]] = (None, [])
         self._census: tuple[int | None, Mapping[str, int]] | None = None
 
     def samples(self, limit: int | None = None) -> Iterator[Sample]:
@@ -90,8 +95,29 @@ class DataSource:
         return islice(self._all_samples(), limit)
 
     def _all_samples(self) -> Iterator[Sample]:
+        hashes = self._known_hashes()
+        position = 0
         for where, item in self._items():
-            yield from _split(_fitted(item, self.inputs, where), self.inputs, where)
+            known = hashes is not None and position < len(hashes)
+            fitted = _fitted(item, self.inputs, where, known=known)
+            for arrays, batchable in _split(fitted, self.inputs, where, copied=self._state is None):
+                if hashes is None or position >= len(hashes):
+                    found = _hash(arrays)
+                    if hashes is not None:
+                        hashes.append(found)
+                else:
+                    found = hashes[position]
+                position += 1
+                yield Sample(found, arrays, batchable)
+
+    def _known_hashes(self) -> list[str] | None:
+        """The hashes of the first samples, if the source can tell that it is still in the state in which they were."""
+        if self._state is None:
+            return None
+        state = self._state()
+        if self._seen[0] != state:
+            self._seen = (state, [])
+        return self._seen[1]
 
     def census(self, limit: int | None = None) -> Mapping[str, int]:
         """How often each sample occurs, by hash; kept, so that asking again does not read the data again.
@@ -108,8 +134,7 @@ class DataSource:
 
     def digest(self, limit: int | None = None) -> str:
         """Digest of the multiset of samples, whatever their order."""
-        listed = sorted(self.census(limit).items())
-        return hashlib.blake2b(repr(listed).encode(), digest_size=16).hexdigest()
+        return digest_of(self.census(limit))
 
     @property
     def fixed_batch(self) -> int | None:
@@ -153,7 +178,10 @@ def open_data(
 
 
 def _open_iterable(source: object, inputs: tuple[Tensor, ...], collate: Callable[[Any], object] | None) -> DataSource:
-    if isinstance(source, Mapping) or hasattr(source, "__array__"):
+    if isinstance(source, Mapping):
+        _check_counts(_named(source, [spec.name for spec in inputs], "the dict"), inputs)
+    held = isinstance(source, Mapping) or hasattr(source, "__array__")
+    if held:
         source = [source]
     if not isinstance(source, Iterable):
         raise DataError("not calibration data", type(source).__name__, "pass a path or an iterable of arrays")
@@ -165,9 +193,10 @@ def _open_iterable(source: object, inputs: tuple[Tensor, ...], collate: Callable
             yield f"item {index}", _named(item if collate is None else collate(item), names, f"item {index}")
 
     if iter(source) is source:
-        spool = _Spool(convert(source), names)
-        return DataSource("an iterator", spool.items, inputs, spool.close)
-    return DataSource(f"a {type(source).__name__}", lambda: convert(source), inputs)
+        spool = Spool(convert(source), names)
+        return DataSource("an iterator", spool.items, inputs, spool.close, state=lambda: "spooled")
+    state = (lambda: "held") if held else None
+    return DataSource(f"a {type(source).__name__}", lambda: convert(source), inputs, state=state)
 
 
 def _open_path(path: Path, inputs: tuple[Tensor, ...], images: ImageOptions | None) -> DataSource:
@@ -192,6 +221,7 @@ def _open_path(path: Path, inputs: tuple[Tensor, ...], images: ImageOptions | No
             inputs,
             preparation=str(preparation),
             notes=lambda: (*ignored, *reader.notes()),
+            state=lambda: _file_states(files),
         )
     if images is not None:
         raise UsageError("image options for data without images", str(path), "leave them out")
@@ -200,7 +230,17 @@ def _open_path(path: Path, inputs: tuple[Tensor, ...], images: ImageOptions | No
         lambda: (item for file in files for item in _npz_items(file, inputs)),
         inputs,
         notes=lambda: ignored,
+        state=lambda: _file_states(files),
     )
+
+
+def _file_states(files: Sequence[Path]) -> object:
+    """What changes when one of the files does; an object that equals no other where that cannot be told."""
+    try:
+        found = [path.stat() for path in files]
+    except OSError:
+        return object()
+    return tuple((info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns) for info in found)
 
 
 def _npz_items(path: Path, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Arrays]]:
@@ -248,11 +288,11 @@ def _array(value: object, where: str) -> NDArray[Any]:
     return array
 
 
-def _fitted(item: Arrays, inputs: Sequence[Tensor], where: str) -> Arrays:
-    return {spec.name: _cast(item[spec.name], spec, f"{where}, input {spec.name}") for spec in inputs}
+def _fitted(item: Arrays, inputs: Sequence[Tensor], where: str, *, known: bool) -> Arrays:
+    return {spec.name: _cast(item[spec.name], spec, f"{where}, input {spec.name}", known=known) for spec in inputs}
 
 
-def _cast(array: NDArray[Any], spec: Tensor, where: str) -> NDArray[Any]:
+def _cast(array: NDArray[Any], spec: Tensor, where: str, *, known: bool) -> NDArray[Any]:
     """The array in the model's dtype: floats to floats, integers to integers that hold them, all else refused."""
     wanted = np.dtype(spec.dtype)
     kinds = {array.dtype.kind.replace("u", "i"), wanted.kind.replace("u", "i")}
@@ -267,6 +307,8 @@ def _cast(array: NDArray[Any], spec: Tensor, where: str) -> NDArray[Any]:
         )
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
+    if known:
+        return cast
     if wanted.kind == "f" and not np.isfinite(cast).all():
         raise DataError("data has NaN or Inf", where, "remove the sample or repair the preprocessing")
     if wanted != array.dtype and wanted.kind in "iu" and not np.array_equal(cast, array):
@@ -274,8 +316,12 @@ def _cast(array: NDArray[Any], spec: Tensor, where: str) -> NDArray[Any]:
     return cast
 
 
-def _split(item: Arrays, inputs: Sequence[Tensor], where: str) -> Iterator[Sample]:
-    """The samples of an item: its rows, or the item itself where the first axes do not agree."""
+def _split(item: Arrays, inputs: Sequence[Tensor], where: str, *, copied: bool) -> Iterator[tuple[Arrays, bool]]:
+    """The samples of an item, and whether they can be joined: its rows, or itself where the first axes do not agree.
+
+    Args:
+        copied: a source may fill one buffer again and again while earlier samples are still being run.
+    """
     lengths = {array.shape[0] if array.ndim else None for array in item.values()}
     if len(lengths) > 1 and _share_first_dimension(inputs):
         numbers = ", ".join(f"{spec.name} has {len(item[spec.name])}" for spec in inputs)
@@ -283,14 +329,25 @@ def _split(item: Arrays, inputs: Sequence[Tensor], where: str) -> Iterator[Sampl
     rows = lengths.pop() if len(lengths) == 1 and len(_leading_sizes(inputs)) <= 1 else None
     for spec in inputs:
         _check_shape(item[spec.name], spec, f"{where}, input {spec.name}", skip=0 if rows is None else 1)
-    # Copies, because a source may fill one buffer again and again while earlier samples are still being run.
     if rows is None:
-        arrays = {name: array.copy() for name, array in item.items()}
-        yield Sample(_hash(arrays), arrays, batchable=False)
+        yield {name: array.copy() if copied else array for name, array in item.items()}, False
         return
     for row in range(rows):
-        arrays = {name: array[row : row + 1].copy() for name, array in item.items()}
-        yield Sample(_hash(arrays), arrays, batchable=True)
+        slices = {name: array[row : row + 1] for name, array in item.items()}
+        yield {name: array.copy() if copied else array for name, array in slices.items()}, True
+
+
+def _check_counts(arrays: Arrays, inputs: Sequence[Tensor]) -> None:
+    """Arrays that are given once, together, count samples along their first axes, unless one is as the model fixes it.
+
+    Such a one (a recurrent state, a scalar) makes all of them one sample.
+    """
+    sizes = [arrays[spec.name].shape[:1] for spec in inputs]
+    fixed = any(size == spec.shape[:1] for spec, size in zip(inputs, sizes, strict=True) if spec.shape is not None)
+    if len(set(sizes)) > 1 and not fixed:
+        numbers = ", ".join(f"{spec.name} has {size[0]}" for spec, size in zip(inputs, sizes, strict=True) if size)
+        cure = "give each as many, or pass a list with one dict for each sample"
+        raise DataError("inputs with different numbers of samples", numbers, cure)
 
 
 def _check_shape(array: NDArray[Any], spec: Tensor, where: str, skip: int) -> None:
@@ -320,6 +377,11 @@ def _leading_sizes(inputs: Sequence[Tensor]) -> list[int]:
     return sorted({spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)})
 
 
+def digest_of(census: Mapping[str, int]) -> str:
+    """Digest of a multiset of samples, given as content hash → multiplicity, whatever its order."""
+    return hashlib.blake2b(repr(sorted(census.items())).encode(), digest_size=16).hexdigest()
+
+
 def _hash(arrays: Arrays) -> str:
     """Digest of what is fed: names, dtypes and shapes, then the elements, by sorted name."""
     digest = hashlib.blake2b(digest_size=16)
@@ -328,41 +390,3 @@ def _hash(arrays: Arrays) -> str:
         digest.update(repr((name, array.dtype.str, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).data if array.size else b"")
     return digest.hexdigest()
-
-
-class _Spool:
-    """Items of a one-shot iterator, written to a temporary file as they come and read back in later passes."""
-
-    def __init__(self, items: Iterator[tuple[str, Arrays]], names: Sequence[str]) -> None:
-        handle, name = tempfile.mkstemp(prefix="qgraph-", suffix=".spool")
-        os.close(handle)
-        self._path = Path(name)
-        self.close = weakref.finalize(self, self._path.unlink, missing_ok=True)
-        self._items = items
-        self._names = names
-        self._labels: list[str] = []
-
-    def items(self) -> Iterator[tuple[str, Arrays]]:
-        """A new pass: first what was spooled, then what the iterator still has."""
-        with self._path.open("rb") as spooled:
-            index = 0
-            while True:
-                if index == len(self._labels) and not self._pull():
-                    return
-                arrays = {name: npy.read_array(spooled, allow_pickle=False) for name in self._names}
-                yield self._labels[index], arrays
-                index += 1
-
-    def _pull(self) -> bool:
-        """Spool one more item; False if the iterator has no more."""
-        for label, arrays in self._items:
-            try:
-                with self._path.open("ab") as file:
-                    for name in self._names:
-                        npy.write_array(file, np.asarray(arrays[name]), allow_pickle=False)
-            except OSError as error:
-                cure = "make room there, set TMPDIR, or pass data that can be read twice"
-                raise DataError("an iterator cannot be spooled", f"{self._path} ({error})", cure) from error
-            self._labels.append(label)
-            return True
-        return False

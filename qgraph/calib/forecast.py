@@ -2,17 +2,20 @@
 
 The data is read once, the largest batch in it is run and counted. Then, for `t` inferences at a time::
 
-    peak memory = fixed + t · activations + tensors · 132 KiB + pages · 10 KiB
+    peak memory = fixed + t · activations + tensors · 132 KiB + pages · 10 KiB + 2 · channels and rows
 
-- *fixed*: the process once the model is loaded, and 24 MiB for the database and a checkpoint on its way into it.
-- *activations*: what one inference keeps: the collected tensors, or what the process grew by if that is more.
+- *fixed*: the process once the model is loaded; 24 MiB for the database and a checkpoint on its way into it, and
+  512 KiB per inference at a time for a scratch histogram.
+- *activations*: what one inference keeps: the exposed tensors, or what the process grew by if that is more.
 - *132 KiB* per collected tensor: what glibc's allocator touches beside a large block (M_TOP_PAD), and a page of zeros.
 - *pages*: the 4 KiB pages of the histograms that values fall into, each 512 bins of 8 bytes. A statistic that is
   given away holds 12 bytes per bin: 6 KiB more per page, if every bin of it is taken. Few pages come with more
   samples, because a page spans two octaves.
+- *channels and rows*: the counters beside the histograms, twice, because a statistic that is given away is a copy.
 
-None of it grows with the number of samples. On PP-OCRv4's detector it was 1 % (96x96) and 3 % (320x320) below the
-measured peak. On disk, a bin takes about one byte (see `qgraph.calib.codec`), a counted sample a row of about 100.
+None of it grows with the number of samples. With a limit, the counters are shared out over several passes (see
+`qgraph.calib.passes`); the last three terms are then those of the largest pass. On disk, a bin takes about one byte
+(see `qgraph.calib.codec`), a counted sample a row of about 100.
 """
 
 from __future__ import annotations
@@ -23,15 +26,18 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from qgraph.calib.batches import batches, check_full_batch, joined
-from qgraph.calib.collect import THREADS, Runner
+from qgraph.calib.collect import THREADS, Runner, no_progress
 from qgraph.calib.data import DataSource, Sample
-from qgraph.calib.kernels import Accumulator, warm_up
+from qgraph.calib.kernels import empty_scratch, warm_up
+from qgraph.calib.passes import Footprint, schedule
 from qgraph.calib.plan import CollectionPlan
+from qgraph.calib.recorder import SourceRecorder
 from qgraph.errors import DataError
 from qgraph.ir.elements import Structure, Tensor
 
@@ -40,6 +46,9 @@ BINS_PER_PAGE = PAGE // 8
 STATISTIC_PER_PAGE = 12 * BINS_PER_PAGE
 OVERHEAD_PER_TENSOR = 132 * 1024
 DATABASE = 24 * 2**20
+FORMULA = "fixed + threads * activations + tensors * 132 KiB + pages * 10 KiB + 2 * channels and rows"
+"""The peak memory, as the head of this module tells it."""
+
 STORED_PER_BIN = 1
 STORED_PER_SAMPLE = 100
 
@@ -71,10 +80,11 @@ class Forecast:
     Attributes:
         samples: in the data, as far as it would be used.
         run: samples that were run for this forecast.
+        passes: over the data, beside the one that tells which samples there are.
         collected: tensors counted while the model runs.
         followed: tensors whose statistics follow exactly from those.
         not_collected: reason → tensors.
-        reading_seconds: one pass over the data, as measured; a calibration makes two.
+        reading_seconds: one pass over the data, as measured; a calibration makes one more than `passes`.
         running_seconds: all inferences and the counting, if every core is free.
         checkpoint: bytes, at most about.
     """
@@ -92,8 +102,8 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Both passes; in the second one, reading goes on while the model runs."""
-        return self.reading_seconds + max(self.reading_seconds, self.running_seconds)
+        """All of it; while the model runs, reading goes on."""
+        return self.reading_seconds + max(self.passes * self.reading_seconds, self.running_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +116,28 @@ class _Survey:
     seconds: float
 
 
-def forecast(
-    runner: Runner, source: DataSource, plan: CollectionPlan, structure: Structure, limit: int | None = None
-) -> Forecast:
-    """Read the data once, run its largest batch, and say what a calibration would take.
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one inference on the largest batch of the data showed.
+
+    Attributes:
+        samples: in the data, as far as it is used.
+        run: of these, run for the trial.
+        reading_seconds: one pass over the data.
+        running_seconds: all inferences and the counting, one after the other.
+        pages: of all histograms together.
+    """
+
+    samples: int
+    run: int
+    reading_seconds: float
+    running_seconds: float
+    pages: int
+    footprint: Footprint
+
+
+def try_out(runner: Runner, source: DataSource, plan: CollectionPlan, limit: int | None = None) -> Trial:
+    """Read the data once, and run and count its largest batch.
 
     Args:
         limit: samples to use; None for all.
@@ -119,32 +147,66 @@ def forecast(
     """
     survey = _survey(source, limit)
     warm_up()
-    fixed = peak_memory()
+    fixed = resident_memory()
     began = time.perf_counter()
     values = runner.run(joined(survey.largest))
     seconds = time.perf_counter() - began
-    activations = max(sum(values[name].nbytes for name in plan.tensors), peak_memory() - fixed)
-    pages = 0
-    for name, atoms in plan.atoms.items():
-        accumulator = Accumulator(atoms)
-        accumulator.add(values[name])
-        pages += np.unique(accumulator.snapshot().bins // BINS_PER_PAGE).size
+    activations = max(sum(values[name].nbytes for name in plan.exposed), resident_memory() - fixed)
+    hashes, scratch = [sample.hash for sample in survey.largest], empty_scratch()
+    start = no_progress(plan).statistics
+    all_pages = 0
+    counters: dict[str, int] = {}
+    for name in plan.exposed:
+        recorder = SourceRecorder(plan, name, start)
+        recorder.add(values[name], hashes, scratch)
+        taken = recorder.snapshot().get(name)
+        pages = 0 if taken is None else np.unique(taken.bins // BINS_PER_PAGE).size
+        counters[name] = OVERHEAD_PER_TENSOR + pages * (PAGE + STATISTIC_PER_PAGE) + 2 * recorder.beside_bytes
+        all_pages += pages
         began = time.perf_counter()  # only the first count of a calibration finds untouched pages
-        accumulator.add(values[name])
+        recorder.add(values[name], hashes, scratch)
         seconds += time.perf_counter() - began
     share = survey.size / max(1, _size(survey.largest))
-    histograms = len(plan.tensors) * OVERHEAD_PER_TENSOR + pages * (PAGE + STATISTIC_PER_PAGE)
+    footprint = Footprint(fixed + DATABASE + THREADS * scratch.nbytes, activations, MappingProxyType(counters))
+    return Trial(survey.samples, len(survey.largest), survey.seconds, seconds * share, all_pages, footprint)
+
+
+def forecast(
+    runner: Runner,
+    source: DataSource,
+    plan: CollectionPlan,
+    structure: Structure,
+    limit: int | None = None,
+    max_memory: int | None = None,
+    part: Mapping[str, int] | None = None,
+) -> Forecast:
+    """Read the data once, run its largest batch, and say what a calibration would take.
+
+    Args:
+        limit: samples to use; None for all.
+        max_memory: bytes; None for no limit.
+        part: the samples that are counted, by hash; None for all.
+
+    Raises:
+        DataError: as a calibration would.
+        UsageError: the limit is too low.
+    """
+    trial = try_out(runner, source, plan, limit)
+    footprint = trial.footprint
+    chosen = schedule(footprint, THREADS, max_memory)
+    activations = chosen.threads * footprint.activations
+    share = 1.0 if part is None else sum(part.values()) / trial.samples
     return Forecast(
-        samples=survey.samples,
-        run=len(survey.largest),
-        passes=1,
-        collected=len(plan.tensors),
-        followed=len(plan.followers),
+        samples=round(share * trial.samples),
+        run=trial.run,
+        passes=len(chosen.passes),
+        collected=len(plan.recorded),
+        followed=sum(follower.tensor not in plan.recorded for follower in plan.followers),
         not_collected=MappingProxyType(_not_collected(structure, plan)),
-        memory=Memory(fixed + DATABASE, THREADS * activations, histograms),
-        reading_seconds=survey.seconds,
-        running_seconds=seconds * share / min(THREADS, os.cpu_count() or 1),
-        checkpoint=pages * BINS_PER_PAGE * STORED_PER_BIN + survey.samples * STORED_PER_SAMPLE,
+        memory=Memory(footprint.fixed, activations, footprint.peak(chosen) - footprint.fixed - activations),
+        reading_seconds=trial.reading_seconds,
+        running_seconds=share * len(chosen.passes) * trial.running_seconds / min(chosen.threads, os.cpu_count() or 1),
+        checkpoint=trial.pages * BINS_PER_PAGE * STORED_PER_BIN + trial.samples * STORED_PER_SAMPLE,
     )
 
 
@@ -180,8 +242,16 @@ def _reason(tensor: Tensor) -> str:
     return "not a float" if tensor.dtype else "type not known"
 
 
-def peak_memory() -> int:
-    """The most bytes that this process had resident so far; 0 where the system does not say."""
+def resident_memory() -> int:
+    """Bytes that this process has resident; the most that it had so far, or 0, where the system says no more."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return _peak_memory()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak_memory() -> int:
     if sys.platform == "win32":
         return 0
     import resource  # only Unix has it

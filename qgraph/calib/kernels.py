@@ -1,40 +1,64 @@
 """The counting kernel: one walk over an activation adds it to the statistics of its tensor.
 
-The dense histogram has a slot for each bin of the grid; pages that no value touches cost no memory. Within
-blocks that fit the first-level cache the kernel takes the extremes (a vectorised loop over an integer that
-orders like the float), then the histogram. Multiplicities are counted only in blocks that reach an extreme
-or hold an atom, and a block with NaN or Inf is looked at once more, element by element.
+Each element costs one load, one shift and one increment, in a scratch histogram that all tensors share, so that it
+stays in the cache. What was counted there is then moved to the tensor's own histogram::
+
+    activation ─▶ scratch, uint32 ─▶ move the lines of bins that the tensor has in use ─▶ totals, int64
+                                     moved less than was counted? look through all lines
+
+Extremes come from the histogram, too: only an activation whose outermost bin reaches that of an extreme so far is
+looked at once more. The same holds for atoms, for what is not finite, and for zeros, block by block while they are in
+the cache. Pages of the totals that no value touches cost no memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, ParamSpec, TypeVar
+from dataclasses import replace
+from typing import Any, Final, ParamSpec, TypeVar
 
 import numba
 import numpy as np
 from numba.core.codegen import get_host_cpu_features
 from numpy.typing import ArrayLike, NDArray
 
-from qgraph.calib.grid import BIN_COUNT, DROPPED_BITS, FIRST_NONFINITE, SIGN_BIN
+from qgraph.calib.grid import BIN_COUNT, DROPPED_BITS, FIRST_NONFINITE, MANTISSA_BITS, SIGN_BIN
+from qgraph.calib.provenance import Provenance, smallest
 from qgraph.calib.statistics import TensorStatistics, as_float32, atoms_of, empty_statistics
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ZERO_LANES: Final = 8
-"""Zeros go to as many counters in turn: a rectified tensor would otherwise wait on one counter's last write."""
+BLOCK: Final = 8192
+"""Elements that are counted before their zeros are looked for: 32 KiB, which a first-level cache holds."""
 
-BLOCK: Final = 4096
-"""Elements per block, 16 KiB."""
+LINE: Final = 16
+"""Counters of the scratch histogram that are looked at and moved together: 64 bytes."""
+
+OCTAVE: Final = 1 << MANTISSA_BITS
+SPARE_OCTAVES: Final = 4
+"""Octaves below the smallest magnitude so far that are looked at, too."""
+
+LARGEST_PIECE: Final = 1 << 31
+"""Elements that are counted before the 32-bit counters are emptied."""
 
 LOWEST_FINITE: Final = -0x7F800000
 HIGHEST_FINITE: Final = 0x7F7FFFFF
 ALL_BUT_SIGN: Final = 0x7FFFFFFF
+MINUS_ZERO: Final = -0x80000000
 
 MINIMUM, MINIMUM_COUNT, MAXIMUM, MAXIMUM_COUNT, NAN, POSITIVE_INFINITIES, NEGATIVE_INFINITIES = range(7)
 """Places in the tally: extremes as ordered integers, their multiplicities, and what is not finite."""
 
+ZEROS, POSITIVE_FIRST, POSITIVE_LAST, NEGATIVE_FIRST, NEGATIVE_LAST, PLACES = range(7, 13)
+"""Further places: zeros of either sign, and the bins of each sign that are in use, as whole lines [first, last)."""
+
+
+HOLDS_MINIMUM, HOLDS_MAXIMUM, HAS_NONFINITE = 1, 2, 4
+"""What an activation can be, as bits of a number."""
+
+Place = Any
+"""Where something is in an array: an integer of any kind; a kernel's loops want unsigned ones."""
 
 WIDE_ARITHMETIC: Final = ("amx", "avx", "fma", "f16c", "neon", "sse", "sve", "dotprod", "i8mm", "bf16", "fullfp16")
 """Beginnings of the names of instruction sets that change how a runtime rounds its sums."""
@@ -65,13 +89,93 @@ def count_equal(block: NDArray[np.int32], wanted: np.int32) -> int:
 
 
 @compiled
-def count_bins(block: NDArray[np.int32], histogram: NDArray[np.int64]) -> None:
-    """Add each element to its bin, zeros of either sign to the lanes behind the bins."""
+def count_bins(block: NDArray[np.int32], scratch: NDArray[np.uint32]) -> None:
+    """Add each element to its bin."""
     for i in range(block.size):
-        bits = np.uint32(block[i])
-        is_zero = (bits & np.uint32(ALL_BUT_SIGN)) == 0
-        place = np.uint32(BIN_COUNT + (i & (ZERO_LANES - 1))) if is_zero else bits >> np.uint32(DROPPED_BITS)
-        histogram[place] += 1
+        scratch[np.uint32(block[i]) >> np.uint32(DROPPED_BITS)] += np.uint32(1)
+
+
+@compiled
+def count_all(bits: NDArray[np.int32], scratch: NDArray[np.uint32]) -> int:
+    """Count an activation into the empty scratch histogram, but for its zeros; return how many those are."""
+    positive = negative = 0
+    smallest = np.uint32(0)
+    for start in range(0, bits.size, BLOCK):
+        block = bits[start : start + BLOCK]
+        count_bins(block, scratch)
+        # The bins of the smallest magnitudes have the zeros, but denormals as well.
+        if scratch[0] + scratch[SIGN_BIN] != smallest:
+            smallest = scratch[0] + scratch[SIGN_BIN]
+            positive += count_equal(block, np.int32(0))
+            negative += count_equal(block, np.int32(MINUS_ZERO))
+    scratch[0] -= np.uint32(positive)
+    scratch[SIGN_BIN] -= np.uint32(negative)
+    return positive + negative
+
+
+@compiled
+def is_touched(scratch: NDArray[np.uint32], start: Place) -> bool:
+    """Whether some counter of a line is not zero."""
+    touched = np.uint32(0)
+    for i in range(start, start + np.uint64(LINE)):
+        touched |= scratch[i]
+    return bool(touched != 0)
+
+
+@compiled
+def span(scratch: NDArray[np.uint32], first: Place, last: Place) -> tuple[Place, Place]:
+    """The lowest and the highest bin that is not empty in the lines ``first..last``; ``lowest > highest`` for none."""
+    while first < last and not is_touched(scratch, np.uint64(last - LINE)):
+        last -= LINE
+    while first < last and not is_touched(scratch, np.uint64(first)):
+        first += LINE
+    if first == last:
+        return first, last - 1
+    while scratch[np.uint64(last - 1)] == 0:
+        last -= 1
+    while scratch[np.uint64(first)] == 0:
+        first += 1
+    return first, last - 1
+
+
+@compiled
+def move_lines(scratch: NDArray[np.uint32], totals: NDArray[np.int64], first: Place, last: Place) -> np.int64:
+    """Move the counters of the lines ``first..last`` to the totals; return how much was moved."""
+    moved = np.int64(0)
+    for start in range(np.uint64(first), np.uint64(last), np.uint64(LINE)):
+        if is_touched(scratch, start):
+            for i in range(start, start + np.uint64(LINE)):
+                count = np.int64(scratch[i])
+                moved += count
+                totals[i] += count
+                scratch[i] = 0
+    return moved
+
+
+@compiled
+def move_rest(scratch: NDArray[np.uint32], totals: NDArray[np.int64], tally: NDArray[np.int64]) -> bool:
+    """Move what is outside the lines in use, and take its lines into use; whether something is not finite.
+
+    More lines than needed are taken, so that this is seldom called again: the whole octave of the largest magnitude,
+    and some octaves below the smallest.
+    """
+    finite = True
+    for sign in range(2):
+        base = sign * SIGN_BIN
+        first, last = span(scratch, base, base + SIGN_BIN)
+        if last >= base + FIRST_NONFINITE:
+            finite = False
+            scratch[base + FIRST_NONFINITE : base + SIGN_BIN] = 0
+            first, last = span(scratch, base, base + FIRST_NONFINITE)
+        if first <= last:
+            begin = max(np.int64(base), first - first % OCTAVE - SPARE_OCTAVES * OCTAVE)
+            end = last - last % OCTAVE + OCTAVE
+            place = NEGATIVE_FIRST if sign else POSITIVE_FIRST
+            if tally[place] < tally[place + 1]:
+                begin, end = np.int64(min(begin, tally[place])), np.int64(max(end, tally[place + 1]))
+            move_lines(scratch, totals, begin, end)
+            tally[place], tally[place + 1] = begin, end
+    return not finite
 
 
 @compiled
@@ -119,26 +223,76 @@ def count_extremes(block: NDArray[np.int32], low: np.int64, high: np.int64, tall
 
 
 @compiled
+def reaches_extreme(scratch: NDArray[np.uint32], zeros: int, tally: NDArray[np.int64]) -> bool:
+    """Whether the finite values in the lines in use may hold an extreme; moves extremes to zero if zero is one.
+
+    Bins compare as the ordering integers of their values do: as ``order >> DROPPED_BITS``.
+    """
+    inner, outer = span(scratch, tally[POSITIVE_FIRST], tally[POSITIVE_LAST])
+    negative_inner, negative_outer = span(scratch, tally[NEGATIVE_FIRST], tally[NEGATIVE_LAST])
+    positive, negative = inner <= outer, negative_inner <= negative_outer
+    low = high = np.int64(0)
+    if negative:
+        low = SIGN_BIN - 1 - negative_outer
+    elif zeros == 0:
+        low = inner
+    if positive:
+        high = outer
+    elif zeros == 0:
+        high = SIGN_BIN - 1 - negative_inner
+    if zeros and not negative and tally[MINIMUM] > 0:
+        tally[MINIMUM], tally[MINIMUM_COUNT] = 0, 0
+    if zeros and not positive and tally[MAXIMUM] < -1:
+        tally[MAXIMUM], tally[MAXIMUM_COUNT] = 0, 0
+    reaches_low = (negative or zeros == 0) and low <= tally[MINIMUM] >> DROPPED_BITS
+    reaches_high = (positive or zeros == 0) and high >= tally[MAXIMUM] >> DROPPED_BITS
+    return bool((positive or negative) and (reaches_low or reaches_high))
+
+
+@compiled
 def add_bits(
     bits: NDArray[np.int32],
-    histogram: NDArray[np.int64],
+    scratch: NDArray[np.uint32],
+    totals: NDArray[np.int64],
     tally: NDArray[np.int64],
     atoms: NDArray[np.int32],
     atom_counts: NDArray[np.int64],
-) -> None:
-    """Add an activation, given as the bits of contiguous float32, to a tensor's counters in place."""
-    for start in range(0, bits.size, BLOCK):
-        block = bits[start : start + BLOCK]
-        count_bins(block, histogram)
-        low, high = extremes(block)
-        if low < LOWEST_FINITE or high > HIGHEST_FINITE:
-            low, high = finite_extremes(block, tally)
-        if low > high:
-            continue
-        count_extremes(block, low, high, tally)
-        for k in range(atoms.size):
-            if low <= order_of(atoms[k]) <= high:
-                atom_counts[k] += count_equal(block, atoms[k])
+) -> int:
+    """Add an activation, given as the bits of contiguous float32, to a tensor's counters in place.
+
+    Args:
+        scratch: an empty histogram, empty again afterwards.
+
+    Returns:
+        Which of `HOLDS_MINIMUM`, `HOLDS_MAXIMUM` (of all that was added so far) and `HAS_NONFINITE` it is.
+    """
+    holds = 0
+    zeros = count_all(bits, scratch)
+    tally[ZEROS] += zeros
+    for k in range(atoms.size):
+        if scratch[np.uint32(atoms[k]) >> np.uint32(DROPPED_BITS)]:
+            atom_counts[k] += count_equal(bits, atoms[k])
+    look = reaches_extreme(scratch, zeros, tally)
+    moved = move_lines(scratch, totals, tally[POSITIVE_FIRST], tally[POSITIVE_LAST])
+    moved += move_lines(scratch, totals, tally[NEGATIVE_FIRST], tally[NEGATIVE_LAST])
+    low, high = np.int64(0), np.int64(0)
+    if moved + zeros < bits.size:
+        look = True
+        if move_rest(scratch, totals, tally):
+            holds |= HAS_NONFINITE
+            low, high = finite_extremes(bits, tally)
+        else:
+            low, high = extremes(bits)
+    elif look:
+        low, high = extremes(bits)
+    if look and low <= high:
+        count_extremes(bits, low, high, tally)
+        holds |= HOLDS_MINIMUM if low == tally[MINIMUM] else 0
+        holds |= HOLDS_MAXIMUM if high == tally[MAXIMUM] else 0
+    if zeros:
+        holds |= HOLDS_MINIMUM if -1 <= tally[MINIMUM] <= 0 else 0
+        holds |= HOLDS_MAXIMUM if -1 <= tally[MAXIMUM] <= 0 else 0
+    return holds
 
 
 def bits_of(value: float) -> int:
@@ -158,6 +312,11 @@ def value_of(order: int) -> float:
     return float(np.int32(bits).view(np.float32)) + 0.0
 
 
+def empty_scratch() -> NDArray[np.uint32]:
+    """A scratch histogram, 512 KiB: one for each thread that counts."""
+    return np.zeros(BIN_COUNT, np.uint32)
+
+
 class Accumulator:
     """The growing statistics of one tensor, from nothing or from `start`. Not to be shared by threads.
 
@@ -168,12 +327,12 @@ class Accumulator:
     def __init__(self, atoms: Iterable[float] = (), start: TensorStatistics | None = None) -> None:
         begin = start if start is not None else empty_statistics(atoms_of(atoms))
         self._atoms = np.asarray(begin.atom_values, np.float32)
+        self._atom_bits = self._atoms.view(np.int32)
         self._atom_counts = np.array([count for _, count in begin.atoms], np.int64)
-        self._histogram = np.zeros(BIN_COUNT + ZERO_LANES, np.int64)
-        self._histogram[begin.bins] = begin.counts
-        self._histogram[BIN_COUNT] = begin.zeros
-        self._tally = np.zeros(7, np.int64)
-        self._tally[:] = (
+        self._totals = np.zeros(BIN_COUNT, np.int64)
+        self._totals[begin.bins] = begin.counts
+        self._tally = np.zeros(PLACES, np.int64)
+        self._tally[:POSITIVE_FIRST] = (
             ordered(begin.minimum) if begin.minimum is not None else HIGHEST_FINITE + 1,
             begin.minimum_count,
             ordered(begin.maximum) if begin.maximum is not None else LOWEST_FINITE - 1,
@@ -181,30 +340,63 @@ class Accumulator:
             begin.nan,
             begin.positive_infinities,
             begin.negative_infinities,
+            begin.zeros,
         )
+        self._tally[POSITIVE_FIRST:PLACES] = _lines_in_use(begin.bins)
         self._samples = begin.samples
+        self._provenance = begin.provenance
 
-    def add(self, values: ArrayLike, samples: int = 1) -> None:
-        """Count an activation of any shape, made by that many samples. It is read once and not kept."""
+    def add(
+        self,
+        values: ArrayLike,
+        samples: int = 1,
+        scratch: NDArray[np.uint32] | None = None,
+        *,
+        sample: str | None = None,
+    ) -> None:
+        """Count an activation of any shape, made by that many samples. It is read and not kept.
+
+        Args:
+            scratch: see `empty_scratch`; not to be used by another thread meanwhile.
+            sample: the content hash of the sample that made it, for the provenance of extremes.
+        """
         flat = np.ascontiguousarray(as_float32(values)).reshape(-1)
         if flat.size:
-            bits = flat.view(np.int32)
-            add_bits(bits, self._histogram, self._tally, self._atoms.view(np.int32), self._atom_counts)
+            scratch = empty_scratch() if scratch is None else scratch
+            for start in range(0, flat.size, LARGEST_PIECE):
+                bits = flat[start : start + LARGEST_PIECE].view(np.int32)
+                before = self._tally[MINIMUM], self._tally[MAXIMUM]
+                holds = add_bits(bits, scratch, self._totals, self._tally, self._atom_bits, self._atom_counts)
+                if holds:
+                    self._provenance = self._held(holds, before, sample)
         self._samples += samples
+
+    def _held(self, holds: int, before: tuple[np.int64, np.int64], sample: str | None) -> Provenance:
+        """The provenance after an activation that holds something, given the extremes before it."""
+        known = self._provenance
+        # Both zeros are one value: −1 and 0 order alike.
+        low, high = (
+            old == new or (-1 <= old <= 0 and -1 <= new <= 0)
+            for old, new in zip(before, (self._tally[MINIMUM], self._tally[MAXIMUM]), strict=True)
+        )
+        if holds & HOLDS_MINIMUM:
+            known = replace(known, minimum=smallest((known.minimum, sample)) if low else sample)
+        if holds & HOLDS_MAXIMUM:
+            known = replace(known, maximum=smallest((known.maximum, sample)) if high else sample)
+        if holds & HAS_NONFINITE:
+            known = replace(known, nonfinite=smallest((known.nonfinite, sample)))
+        return known
 
     def snapshot(self) -> TensorStatistics:
         """The statistics so far, as a value that later `add` calls do not change."""
-        zeros = int(self._histogram[BIN_COUNT:].sum())
-        touched = np.flatnonzero(self._histogram[:BIN_COUNT])
-        bins = touched[touched % SIGN_BIN < FIRST_NONFINITE].astype(np.uint32)
-        counts = self._histogram[bins]
-        minimum, minimum_count, maximum, maximum_count, nan, positive, negative = (int(n) for n in self._tally)
+        minimum, minimum_count, maximum, maximum_count, nan, positive, negative, zeros, *lines = map(int, self._tally)
+        in_use = [(lines[0], lines[1]), (lines[2], lines[3])]
+        bins = np.concatenate([first + np.flatnonzero(self._totals[first:last]) for first, last in in_use])
         some = bool(bins.size) or zeros > 0
         low, high = (value_of(minimum), value_of(maximum)) if some else (None, None)
-        atom_counts = [int(n) for n in self._atom_counts]
         return TensorStatistics(
-            bins=bins,
-            counts=counts,
+            bins=bins.astype(np.uint32),
+            counts=self._totals[bins],
             zeros=zeros,
             nan=nan,
             positive_infinities=positive,
@@ -215,10 +407,19 @@ class Accumulator:
             minimum_count=zeros if low == 0 else minimum_count,
             maximum_count=zeros if high == 0 else maximum_count,
             atoms=tuple(
-                (float(value), zeros if value == 0 else count)
-                for value, count in zip(self._atoms, atom_counts, strict=True)
+                (float(value), zeros if value == 0 else int(count))
+                for value, count in zip(self._atoms, self._atom_counts, strict=True)
             ),
+            provenance=self._provenance,
         )
+
+
+def _lines_in_use(bins: NDArray[np.uint32]) -> list[int]:
+    """First and last bin of the whole lines that hold these bins: positive ones, then negative ones; 0 for none."""
+    found: list[int] = []
+    for side in (bins[bins < SIGN_BIN], bins[bins >= SIGN_BIN]):
+        found += [int(side[0]) // LINE * LINE, int(side[-1]) // LINE * LINE + LINE] if side.size else [0, 0]
+    return found
 
 
 def warm_up() -> None:

@@ -16,18 +16,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from types import MappingProxyType
-from typing import Literal
 
+from qgraph.calib.channels import CHANNEL_MANTISSA_BITS
+from qgraph.calib.clipping import clip_bounds, clipped, clips_whole_bins
 from qgraph.calib.codec import FORMAT_VERSION
+from qgraph.calib.followers import Follower, Rule
 from qgraph.calib.grid import GRID_BITS, SIGN_BIN
+from qgraph.calib.parts import Parts, plan_parts
+from qgraph.calib.rows import ROW_MANTISSA_BITS
 from qgraph.calib.statistics import TensorStatistics, atoms_of, merge
 from qgraph.errors import StatisticsError
 from qgraph.ir.elements import Op, Structure, Tensor
-
-Rule = Literal["same", "relu", "sum"]
 
 REARRANGING = ("DepthToSpace", "Flatten", "Identity", "Reshape", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze")
 """Ops whose output holds each element of the first input once: same histogram."""
@@ -55,21 +57,6 @@ MAX_ATOMS = 8
 """A constant with more different values than this is data, not a bound."""
 
 
-@dataclass(frozen=True, slots=True)
-class Follower:
-    """A tensor whose statistics follow exactly from others.
-
-    Attributes:
-        rule: ``same`` histogram, ``relu`` of it, or ``sum`` of all.
-        sources: tensors that are collected or follow themselves; one may occur twice in a sum.
-    """
-
-    tensor: str
-    rule: Rule
-    sources: tuple[str, ...]
-    atoms: tuple[float, ...]
-
-
 @dataclass(frozen=True)
 class CollectionPlan:
     """What a calibration of one model collects.
@@ -77,19 +64,45 @@ class CollectionPlan:
     Attributes:
         atoms: per collected tensor, sorted by name, the values whose exact multiplicity is counted.
         followers: in an order in which every source comes first.
+        parts: per tensor, sorted by name, what is recorded beside its histogram; a follower may have some too.
     """
 
     atoms: Mapping[str, tuple[float, ...]]
     followers: tuple[Follower, ...]
+    parts: Mapping[str, Parts] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Names of the collected tensors, sorted."""
+        """Names of the tensors whose histograms are collected, sorted."""
         return tuple(self.atoms)
 
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """Names of the tensors that a runner has to return, sorted."""
+        return tuple(sorted({*self.atoms, *(parts.source for parts in self.parts.values())}))
 
-def plan_collection(structure: Structure) -> CollectionPlan:
-    """Decide for each float activation whether it is collected or follows, and with which atoms."""
+    def only(self, sources: Iterable[str]) -> CollectionPlan:
+        """What is recorded from some of the exposed tensors; a runner of the whole plan serves it."""
+        chosen = set(sources)
+        atoms = {name: values for name, values in self.atoms.items() if name in chosen}
+        parts = {name: one for name, one in self.parts.items() if one.source in chosen}
+        return CollectionPlan(MappingProxyType(atoms), (), MappingProxyType(parts))
+
+    @property
+    def recorded(self) -> Mapping[str, tuple[float, ...]]:
+        """The atoms of every tensor of which something is recorded, sorted by name."""
+        both = {name: parts.atoms for name, parts in self.parts.items()} | dict(self.atoms)
+        return MappingProxyType({name: both[name] for name in sorted(both)})
+
+
+def plan_collection(
+    structure: Structure, channel_axes: Mapping[str, Iterable[int]] = MappingProxyType({})
+) -> CollectionPlan:
+    """Decide for each float activation whether it is collected or follows, with which atoms, and what beside.
+
+    Args:
+        channel_axes: per tensor the axes along which some shipped target quantizes it per channel.
+    """
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     atoms: dict[str, tuple[float, ...]] = {}
     followers: dict[str, Follower] = {}
@@ -101,11 +114,12 @@ def plan_collection(structure: Structure) -> CollectionPlan:
             if not _is_activation(tensors, name):
                 continue
             atoms[name] = _planned_atoms(op, tensors, atoms)
-            follower = _follower(op, name, atoms)
+            follower = _follower(op, name, tensors, atoms)
             if follower is not None:
                 followers[name] = follower
     collected = {name: atoms[name] for name in sorted(atoms) if name not in followers}
-    return CollectionPlan(MappingProxyType(collected), tuple(followers.values()))
+    parts = plan_parts(structure, atoms, followers, channel_axes)
+    return CollectionPlan(MappingProxyType(collected), tuple(followers.values()), MappingProxyType(parts))
 
 
 def _is_activation(tensors: Mapping[str, Tensor], name: str) -> bool:
@@ -153,19 +167,26 @@ def _countable(values: Iterable[float]) -> list[float]:
     return [value for value in values if abs(value) < largest]
 
 
-def _follower(op: Op, name: str, atoms: Mapping[str, tuple[float, ...]]) -> Follower | None:
+def _follower(
+    op: Op, name: str, tensors: Mapping[str, Tensor], atoms: Mapping[str, tuple[float, ...]]
+) -> Follower | None:
     """How an output follows from the op's inputs, or None if it has to be collected."""
     rule: Rule | None = None
+    bounds = (-math.inf, math.inf)
     if not op.domain:
         rule = "same" if op.type in REARRANGING else "relu" if op.type == "Relu" else None
         rule = "sum" if op.type == "Concat" else rule
+        if op.type == "Clip":
+            found = clip_bounds(op, tensors)
+            rule, bounds = ("clip", found) if found is not None and clips_whole_bins(*found) else (None, bounds)
     if rule is None:
         return None
     sources = tuple(filter(None, op.inputs if rule == "sum" else op.inputs[:1]))
-    wanted = set(atoms[name])
+    # What a clip cuts off piles up at its bounds, whose multiplicity follows from the bins.
+    wanted = {atom for atom in atoms[name] if bounds[0] < atom < bounds[1]}
     if any(source not in atoms or not wanted <= set(atoms[source]) for source in sources):
         return None
-    return Follower(name, rule, sources, atoms[name])
+    return Follower(name, rule, sources, atoms[name], bounds)
 
 
 def complete(plan: CollectionPlan, collected: Mapping[str, TensorStatistics]) -> dict[str, TensorStatistics]:
@@ -180,29 +201,42 @@ def complete(plan: CollectionPlan, collected: Mapping[str, TensorStatistics]) ->
     known = {name: collected[name] for name in plan.tensors}
     for follower in plan.followers:
         parts = [_with_atoms(known[source], follower.atoms) for source in follower.sources]
-        if follower.rule == "sum":
+        if follower.rule == "clip":
+            known[follower.tensor] = clipped(parts[0], *follower.bounds, follower.atoms)
+        elif follower.rule == "sum":
             known[follower.tensor] = replace(reduce(merge, parts), samples=parts[0].samples)
         else:
             known[follower.tensor] = _rectified(parts[0]) if follower.rule == "relu" else parts[0]
+        own = collected.get(follower.tensor)
+        if own is not None:
+            known[follower.tensor] = replace(known[follower.tensor], channels=own.channels, rows=own.rows)
     return known
 
 
 def _with_atoms(statistics: TensorStatistics, atoms: tuple[float, ...]) -> TensorStatistics:
-    """Keep only these of the atoms."""
-    return replace(statistics, atoms=tuple((value, count) for value, count in statistics.atoms if value in atoms))
+    """Keep only these of the atoms, and neither channels nor rows: the follower's lie elsewhere."""
+    kept = tuple((value, count) for value, count in statistics.atoms if value in atoms)
+    return replace(statistics, atoms=kept, channels=(), rows=())
 
 
 def _rectified(statistics: TensorStatistics) -> TensorStatistics:
-    """Statistics of max(x, 0), NaN staying NaN."""
+    """Statistics of max(x, 0), NaN staying NaN. Who holds the extremes stays known where they were not changed by it.
+
+    The sample with the least value has a zero now; it need not be the one with the smallest hash among those.
+    """
     s = statistics
     positive = s.bins < SIGN_BIN
     zeros = s.zeros + int(s.counts[~positive].sum()) + s.negative_infinities
+    known = s.provenance
+    if s.negative_infinities:
+        known = replace(known, nonfinite=None)
     rectified = replace(s, bins=s.bins[positive], counts=s.counts[positive], zeros=zeros, negative_infinities=0)
     if zeros:
+        known = replace(known, minimum=known.minimum if s.minimum is not None and s.minimum <= 0 else None)
         rectified = replace(rectified, minimum=0.0, minimum_count=zeros)
     if zeros and not positive.any():
         rectified = replace(rectified, maximum=0.0, maximum_count=zeros)
-    return rectified
+    return replace(rectified, provenance=known)
 
 
 def capabilities(plan: CollectionPlan) -> dict[str, str | int]:
@@ -211,12 +245,19 @@ def capabilities(plan: CollectionPlan) -> dict[str, str | int]:
     Calibrations with equal capabilities of one model are interchangeable.
     """
     planned = [("collect", name, *(value.hex() for value in values)) for name, values in plan.atoms.items()]
-    planned += [(f.rule, f.tensor, *f.sources, *(value.hex() for value in f.atoms)) for f in plan.followers]
+    planned += [
+        (f.rule, f.tensor, *f.sources, *(value.hex() for value in (*f.bounds, *f.atoms))) for f in plan.followers
+    ]
+    planned += [("parts", name, *map(repr, (parts.channels, parts.rows))) for name, parts in plan.parts.items()]
     digest = hashlib.blake2b(repr(planned).encode(), digest_size=16).hexdigest()
     return {
         "statistics_format": FORMAT_VERSION,
         "grid_bits": GRID_BITS,
-        "granularity": "tensor",
-        "records": "histogram,extremes,zeros,atoms,nonfinite,samples",
+        "channel_mantissa_bits": CHANNEL_MANTISSA_BITS,
+        "row_mantissa_bits": ROW_MANTISSA_BITS,
+        "channel_histograms": sum(one.binned for parts in plan.parts.values() for one in parts.channels),
+        "channel_sums": sum(bool(parts.channels) for parts in plan.parts.values()),
+        "rows": sum(len(parts.rows) for parts in plan.parts.values()),
+        "records": "histogram,extremes,zeros,atoms,nonfinite,samples,provenance,channels,sums,rows",
         "plan": digest,
     }

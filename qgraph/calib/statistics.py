@@ -17,7 +17,11 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qgraph.calib import provenance as origin
+from qgraph.calib.channels import ChannelStatistics, merge_channels, repeated_channels, same_channels
 from qgraph.calib.grid import FIRST_NORMAL, SIGN_BIN, bin_of
+from qgraph.calib.provenance import UNKNOWN, Provenance
+from qgraph.calib.rows import RowStatistics, merge_rows, repeated_rows, same_rows
 from qgraph.errors import StatisticsError
 from qgraph.tqc import QuantizationState
 
@@ -36,6 +40,9 @@ class TensorStatistics:
         minimum_count, maximum_count: exact multiplicity of both.
         atoms: exact multiplicity of planned values (a producer's clip bounds), as (value, count), sorted by value.
             The values are part of the plan: two statistics of one tensor have the same ones.
+        provenance: which sample holds the minimum, the maximum, the first value that is not finite.
+        channels: per planned axis (with histograms, or without), sorted; none where nothing needs them.
+        rows: per planned axis, sorted: graph outputs, and what Softmax and its like rank.
     """
 
     bins: NDArray[np.uint32]
@@ -50,6 +57,9 @@ class TensorStatistics:
     minimum_count: int = 0
     maximum_count: int = 0
     atoms: tuple[tuple[float, int], ...] = ()
+    provenance: Provenance = UNKNOWN
+    channels: tuple[ChannelStatistics, ...] = ()
+    rows: tuple[RowStatistics, ...] = ()
 
     @property
     def finite(self) -> int:
@@ -151,7 +161,30 @@ def merge(a: TensorStatistics, b: TensorStatistics) -> TensorStatistics:
         minimum_count=minimum_count,
         maximum_count=maximum_count,
         atoms=tuple((value, n + m) for (value, n), (_, m) in zip(a.atoms, b.atoms, strict=True)),
+        provenance=origin.joined(
+            a.provenance, b.provenance, minima=(a.minimum, b.minimum), maxima=(a.maximum, b.maximum)
+        ),
+        channels=_merge_channels(a.channels, b.channels),
+        rows=_merge_rows(a.rows, b.rows),
     )
+
+
+def _merge_channels(
+    a: tuple[ChannelStatistics, ...], b: tuple[ChannelStatistics, ...]
+) -> tuple[ChannelStatistics, ...]:
+    """Join those of one axis; an axis that only one side has stays as it is."""
+    found = {one.key: one for one in a}
+    for one in b:
+        found[one.key] = merge_channels(found[one.key], one) if one.key in found else one
+    return tuple(found[key] for key in sorted(found))
+
+
+def _merge_rows(a: tuple[RowStatistics, ...], b: tuple[RowStatistics, ...]) -> tuple[RowStatistics, ...]:
+    """Join those of one axis; an axis that only one side has stays as it is."""
+    found = {one.axis: one for one in a}
+    for one in b:
+        found[one.axis] = merge_rows(found[one.axis], one) if one.axis in found else one
+    return tuple(found[axis] for axis in sorted(found))
 
 
 def _add_histograms(a: TensorStatistics, b: TensorStatistics) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -190,6 +223,8 @@ def repeated(statistics: TensorStatistics, times: int) -> TensorStatistics:
         minimum_count=statistics.minimum_count * times,
         maximum_count=statistics.maximum_count * times,
         atoms=tuple((value, count * times) for value, count in statistics.atoms),
+        channels=tuple(repeated_channels(one, times) for one in statistics.channels),
+        rows=tuple(repeated_rows(one, times) for one in statistics.rows),
     )
 
 
@@ -219,9 +254,14 @@ def condition(statistics: TensorStatistics) -> QuantizationState | None:
 
 def same_statistics(a: TensorStatistics, b: TensorStatistics) -> bool:
     """Whether all fields are equal, bit for bit."""
-    return all(
-        np.array_equal(getattr(a, field.name), getattr(b, field.name))
-        if field.name in ("bins", "counts")
-        else getattr(a, field.name) == getattr(b, field.name)
-        for field in fields(TensorStatistics)
+    if len(a.channels) != len(b.channels) or len(a.rows) != len(b.rows):
+        return False
+    parts = ("bins", "counts", "channels", "rows")
+    names = [field.name for field in fields(TensorStatistics) if field.name not in parts]
+    return (
+        np.array_equal(a.bins, b.bins)
+        and np.array_equal(a.counts, b.counts)
+        and all(getattr(a, name) == getattr(b, name) for name in names)
+        and all(same_channels(one, other) for one, other in zip(a.channels, b.channels, strict=True))
+        and all(same_rows(one, other) for one, other in zip(a.rows, b.rows, strict=True))
     )

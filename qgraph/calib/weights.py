@@ -1,52 +1,48 @@
 """Scales of weights and magnitudes of biases, from their raw values.
 
-Every sum runs over blocks of `BLOCK` values in order, so that scales are the same for any number of threads::
+What the channels of a slab need is all found before the next slab is looked at::
 
-    weight [c, …]  ─▶  rows [channels, blocks, BLOCK]  ─▶  error of a scale per channel  ─▶  search
+    slab  ─▶  range of each channel  ─▶  minmax scale  ─▶  ladders of scales around the best one  ─▶  mse scale
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from qgraph.calib.evidence import METHODS, BiasMagnitude, WeightSolution
-from qgraph.calib.observers.error import decibels, row_sums, working_elements
+from qgraph.calib.observers.error import decibels
 from qgraph.calib.observers.minmax import finish_scales
 from qgraph.calib.observers.mse import ladder, rounded_cost
 from qgraph.calib.observers.threads import one_thread
 from qgraph.calib.statistics import as_float32
+from qgraph.calib.weight_slabs import Floats, Slab, Weight, slabs, total
 from qgraph.errors import ModelError, NotFoundError, UsageError
 from qgraph.tqc import FLOAT32_TINY, Scheme
-
-BLOCK = 4096
-"""Values that are summed in one run."""
 
 LADDERS = ((2, -16, 0), (8, -3, 3), (32, -3, 3), (128, -3, 3))
 """The mse search, as (rungs per octave, first rung, last rung): eight octaves, then around the best, thrice."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """A weight as float32 [channels, blocks, block], padded with zeros, which every scheme represents exactly."""
+class _Channels:
+    """What is known of some channels: float64 [channels] each. `noise` is the energy of the rounding error."""
 
-    blocks: Tensor
-    magnitude: Tensor
+    magnitude: Floats
+    signal: Floats
+    scale: Floats
+    noise: Floats
 
 
 @one_thread()
 def solve_weight(
-    tensor: str,
-    values: ArrayLike,
-    schemes: Sequence[Scheme],
-    *,
-    methods: Sequence[str] = METHODS,
-    device: str = "cpu",
+    tensor: str, values: ArrayLike, schemes: Sequence[Scheme], *, methods: Sequence[str] = METHODS
 ) -> tuple[WeightSolution, ...]:
     """The scales of one weight for each scheme and method, schemes first.
 
@@ -56,7 +52,7 @@ def solve_weight(
 
     Args:
         tensor: its name, for the solutions and for errors.
-        values: float16, float32 or float64 of any shape; rounded to float32.
+        values: float16, float32 or float64 of any shape, rounded to float32; may be mapped from a file.
         schemes: symmetric ones.
 
     Raises:
@@ -64,13 +60,15 @@ def solve_weight(
         NotFoundError: no such method.
         UsageError: a scheme is asymmetric, or its axis does not exist.
     """
-    raw = torch.tensor(as_float32(values), device=device)
-    if not bool(torch.isfinite(raw).all()):
-        raise ModelError("weight has NaN, Inf or values beyond float32", tensor, "repair the model")
-    rows = {axis: _rows(tensor, raw, axis) for axis in dict.fromkeys(scheme.axis for scheme in schemes)}
-    return tuple(
-        _solution(tensor, rows[scheme.axis], scheme, method) for scheme in schemes for method in map(str.lower, methods)
-    )
+    weight = np.asarray(values)
+    wanted = [(scheme, method) for scheme in schemes for method in map(str.lower, methods)]
+    _check(tensor, weight, wanted)
+    solved: dict[tuple[Scheme, str], WeightSolution] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for axis in dict.fromkeys(scheme.axis for scheme in schemes):
+            own = [(scheme, method) for scheme, method in wanted if scheme.axis == axis]
+            solved |= zip(own, _solve_axis(tensor, weight, axis, own, pool), strict=True)
+    return tuple(solved[key] for key in wanted)
 
 
 def bias_magnitude(tensor: str, values: ArrayLike) -> BiasMagnitude:
@@ -85,77 +83,79 @@ def bias_magnitude(tensor: str, values: ArrayLike) -> BiasMagnitude:
     return BiasMagnitude(tensor, tuple(magnitude.tolist()))
 
 
-def _rows(tensor: str, raw: Tensor, axis: int | None) -> _Rows:
-    """Bring the channels to the front and cut each into blocks."""
-    if axis is None:
-        channels = raw.reshape(1, -1)
-    elif -raw.ndim <= axis < raw.ndim:
-        channels = raw.movedim(axis, 0).reshape(raw.shape[axis], -1)
-    else:
-        raise UsageError(
-            "no such axis", f"axis {axis} of {tensor} with shape {tuple(raw.shape)}", "check the rule pack"
-        )
-    count, length = channels.shape
-    block = max(1, min(BLOCK, length))
-    blocks = -(-length // block)
-    if blocks * block != length:
-        channels = torch.nn.functional.pad(channels, (0, blocks * block - length))
-    channels = channels.reshape(count, blocks, block)
-    magnitude = channels.abs().amax(dim=(1, 2)) if channels.numel() else channels.new_zeros(count)
-    return _Rows(channels, magnitude.to(torch.float64))
+def _check(tensor: str, weight: Weight, wanted: Sequence[tuple[Scheme, str]]) -> None:
+    for scheme, method in wanted:
+        if scheme.axis is not None and not -weight.ndim <= scheme.axis < weight.ndim:
+            which = f"axis {scheme.axis} of {tensor} with shape {weight.shape}"
+            raise UsageError("no such axis", which, "check the rule pack")
+        if not scheme.symmetric:
+            what = "weights have no offset, so their scheme must be symmetric"
+            raise UsageError(what, f"{tensor}: {scheme}", "check the rule pack")
+        if method not in METHODS:
+            raise NotFoundError.among("method for weights", method, METHODS, f"choose one of {', '.join(METHODS)}")
 
 
-def _solution(tensor: str, rows: _Rows, scheme: Scheme, method: str) -> WeightSolution:
-    if not scheme.symmetric:
-        raise UsageError(
-            "weights have no offset, so their scheme must be symmetric", f"{tensor}: {scheme}", "check the rule pack"
-        )
-    if method not in METHODS:
-        raise NotFoundError.among("method for weights", method, METHODS, f"choose one of {', '.join(METHODS)}")
-    scale = finish_scales(rows.magnitude / scheme.half_range, power_of_two=scheme.power_of_two)
-    if method == "mse":
-        scale = _search(rows, scale[:, None], scheme)[:, 0]
-    live = rows.magnitude >= FLOAT32_TINY
-    stand_in = scale[live].amax() if bool(live.any()) else scale.new_tensor(1.0)
-    scale = torch.where(live, scale, stand_in)
-    noise = float(row_sums(_energies(rows, scale[:, None], scheme)[:, 0]))
-    signal = float(row_sums(_signal(rows)))
-    return WeightSolution(tensor, scheme, method, tuple(scale.tolist()), decibels(noise, signal))
+def _solve_axis(
+    tensor: str, weight: Weight, axis: int | None, wanted: Sequence[tuple[Scheme, str]], pool: ThreadPoolExecutor
+) -> Iterator[WeightSolution]:
+    """Solve all schemes and methods of one axis in one walk over the weight."""
+    found: list[list[_Channels]] = [[] for _ in wanted]
+    for slab in slabs(weight, axis, pool):
+        magnitude = slab.magnitude
+        if not np.isfinite(magnitude).all():
+            raise ModelError("weight has NaN, Inf or values beyond float32", tensor, "repair the model")
+        # The error of a quantizer that knows nothing but zero is the signal.
+        signal = slab.energies(np.ones((magnitude.size, 1)), 0, 0)[:, 0]
+        for (scheme, method), parts in zip(wanted, found, strict=True):
+            scale = _scale(slab, magnitude, scheme, method)
+            parts.append(_Channels(magnitude, signal, scale, _noise(slab, scale, scheme)))
+    for (scheme, method), parts in zip(wanted, found, strict=True):
+        channels = _with_stand_ins(_joined(parts), weight, scheme, pool)
+        noise_db = decibels(total(channels.noise), total(channels.signal))
+        yield WeightSolution(tensor, scheme, method, tuple(channels.scale.tolist()), noise_db)
 
 
-def _search(rows: _Rows, whole: Tensor, scheme: Scheme) -> Tensor:
+def _joined(parts: Sequence[_Channels]) -> _Channels:
+    columns = ("magnitude", "signal", "scale", "noise")
+    return _Channels(*(np.concatenate([np.zeros(0), *(getattr(part, one) for part in parts)]) for one in columns))
+
+
+def _with_stand_ins(channels: _Channels, weight: Weight, scheme: Scheme, pool: ThreadPoolExecutor) -> _Channels:
+    """The channels with another scale where one has none of its own."""
+    live = channels.magnitude >= FLOAT32_TINY
+    scale = np.where(live, channels.scale, channels.scale[live].max() if live.any() else 1.0)
+    noise = channels.noise
+    if (~live & (channels.magnitude > 0)).any():  # denormals; zeros have no noise anyway
+        noise = np.empty_like(scale)
+        first = 0
+        for slab in slabs(weight, scheme.axis, pool):
+            own = slice(first, first := first + len(slab.rows))
+            noise[own] = _noise(slab, scale[own], scheme)
+    return _Channels(channels.magnitude, channels.signal, scale, noise)
+
+
+def _scale(slab: Slab, magnitude: Floats, scheme: Scheme, method: str) -> Floats:
+    """The scale of each channel of a slab by one method: float64 [channels]."""
+    whole = finish_scales(torch.from_numpy(magnitude) / scheme.half_range, power_of_two=scheme.power_of_two)
+    return np.asarray((whole if method == "minmax" else _search(slab, whole[:, None], scheme)[:, 0]).numpy())
+
+
+def _search(slab: Slab, whole: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """The scale of least squared error of each channel, the smallest among ties: float64 [channels, 1]."""
     best = whole
     for rungs, first, last in LADDERS:
         if scheme.power_of_two and rungs > LADDERS[0][0]:
             break
         scale = finish_scales(ladder(best, rungs, first, last), power_of_two=scheme.power_of_two)
-        cost = rounded_cost(_energies(rows, scale, scheme))
+        cost = rounded_cost(torch.from_numpy(slab.energies(scale.numpy(), *_range(scheme))))
         best = torch.where(cost == cost.amin(dim=1, keepdim=True), scale, torch.inf).amin(dim=1, keepdim=True)
     return best
 
 
-def _energies(rows: _Rows, scale: Tensor, scheme: Scheme) -> Tensor:
-    """Σ (x − Q(x))² for k scales of each channel: float64 [channels, k]."""
-    low, high = scheme.quant_min - scheme.symmetric_offset, scheme.quant_max - scheme.symmetric_offset
-    flat = rows.blocks.flatten(0, 1)
-    owner = torch.arange(rows.blocks.shape[0], device=flat.device).repeat_interleave(rows.blocks.shape[1])
-    result = torch.empty(flat.shape[0], scale.shape[1], dtype=torch.float64, device=flat.device)
-    step = max(1, working_elements(flat.device) // max(1, flat.shape[1]))
-    for start in range(0, flat.shape[0], step):
-        x = flat[start : start + step].to(torch.float64)
-        for column, s in enumerate(scale[owner[start : start + step]].unbind(1)):
-            u = x / s[:, None]
-            u -= u.round().clamp_(low, high)
-            result[start : start + step, column] = row_sums(u.square_()) * s.square()
-    return row_sums(result.reshape(*rows.blocks.shape[:2], -1).movedim(1, 2))
+def _noise(slab: Slab, scale: Floats, scheme: Scheme) -> Floats:
+    return slab.energies(scale[:, None], *_range(scheme))[:, 0]
 
 
-def _signal(rows: _Rows) -> Tensor:
-    """Σ x² of each channel: float64 [channels]."""
-    flat = rows.blocks.flatten(0, 1)
-    result = torch.empty(flat.shape[0], dtype=torch.float64, device=flat.device)
-    step = max(1, working_elements(flat.device) // max(1, flat.shape[1]))
-    for start in range(0, flat.shape[0], step):
-        result[start : start + step] = row_sums(flat[start : start + step].to(torch.float64).square_())
-    return row_sums(result.reshape(rows.blocks.shape[:2]))
+def _range(scheme: Scheme) -> tuple[int, int]:
+    """The ends of the integer range, counted from the offset."""
+    return scheme.quant_min - scheme.symmetric_offset, scheme.quant_max - scheme.symmetric_offset

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from development_models import IMAGENET_MEAN, IMAGENET_STD
 from numpy.typing import NDArray
 from package_file import package_file
 from photographs import photographs
+from recorded import merged, recorded_of
 from small_models import build, inputs_of, small_cnn
 
 from qgraph.calib.collect import Progress, collect, merge_progress, no_progress
 from qgraph.calib.data import DataSource, open_data
 from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.plan import plan_collection
-from qgraph.calib.statistics import merge, same_statistics, statistics_of
+from qgraph.calib.statistics import same_statistics
 from qgraph.errors import DataError, StatisticsError, UsageError
 from qgraph.ir.onnx_import import ImportedModel, load_model
 
@@ -29,7 +31,7 @@ class Case:
         self.data = data
         self.inputs = inputs_of(model.structure)
         self.plan = plan_collection(model.structure)
-        self.runner = OnnxRunner(model.proto, self.plan.tensors)
+        self.runner = OnnxRunner(model.proto, self.plan.exposed)
         self.expected = self.collect(data)
 
     def source(self, data: object) -> DataSource:
@@ -65,12 +67,11 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def test_statistics_are_those_of_all_activations(cnn: Case) -> None:
+    samples = cnn.source(cnn.data).samples()
+    expected = merged([recorded_of(cnn.plan, cnn.runner.run(dict(one.arrays)), one.hash) for one in samples])
+    assert expected.keys() == cnn.expected.statistics.keys()
     for name, statistics in cnn.expected.statistics.items():
-        parts = [cnn.runner.run({"x": row[None]})[name] for row in cnn.data]
-        expected = statistics_of(parts[0], cnn.plan.atoms[name])
-        for part in parts[1:]:
-            expected = merge(expected, statistics_of(part, cnn.plan.atoms[name]))
-        assert same_statistics(statistics, expected), name
+        assert same_statistics(statistics, expected[name]), name
 
 
 def test_the_order_of_the_samples_does_not_matter(case: Case) -> None:
@@ -254,3 +255,44 @@ def test_empty_activations_and_nan_are_counted_not_hidden(tmp_path: Path) -> Non
     root, none = case.expected.statistics["root"], case.expected.statistics["none"]
     assert (root.nan, root.maximum, root.samples) == (1, 4.0, 2)
     assert (none.elements, none.samples) == (0, 2)
+
+
+class Unsteady:
+    """A runner whose results differ a little each time."""
+
+    def __init__(self, runner: OnnxRunner) -> None:
+        self.runner = runner
+        self.calls = count()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        values = dict(self.runner.run(inputs))
+        values["a"] = values["a"] + np.float32(next(self.calls))
+        return values
+
+
+def test_a_model_that_does_not_repeat_is_told_before_anything_is_counted(cnn: Case) -> None:
+    told: list[str] = []
+    unsteady = Unsteady(cnn.runner)
+    collect(unsteady, cnn.source(cnn.data), cnn.plan, on_doubt=told.append)
+    assert len(told) == 1
+    assert "(a)" in told[0]
+    cnn.collect(cnn.data, on_doubt=told.append)
+    assert len(told) == 1
+
+
+def test_a_part_of_the_data_is_counted_alone(cnn: Case) -> None:
+    census = cnn.source(cnn.data).census()
+    one = {name: census[name] for name in sorted(census)[::2]}
+    two = {name: census[name] for name in sorted(census)[1::2]}
+    parts = [cnn.collect(cnn.data, part=part) for part in (one, two)]
+    assert parts[0].counted == one
+    cnn.assert_expected(merge_progress(*parts))
+
+
+def test_some_of_the_activations_are_counted_alone(cnn: Case) -> None:
+    names = cnn.plan.exposed
+    for some in (names[:3], names[3:]):
+        found = collect(cnn.runner, cnn.source(cnn.data), cnn.plan.only(some))
+        assert found.statistics
+        for name, statistics in found.statistics.items():
+            assert same_statistics(statistics, cnn.expected.statistics[name]), name

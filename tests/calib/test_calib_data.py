@@ -165,7 +165,7 @@ def test_a_full_disk_while_spooling_is_one_line(tmp_path: Path, monkeypatch: pyt
     def full(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qgraph.calib.data.npy.write_array", full)
+    monkeypatch.setattr("qgraph.calib.spool.npy.write_array", full)
     with pytest.raises(DataError, match=r"cannot be spooled.*No space left"):
         source.census()
     source.close()
@@ -322,3 +322,18 @@ def test_samples_are_values() -> None:
     sample = next(open_x(VALUES).samples())
     assert isinstance(sample, Sample)
     assert len(sample.hash) == 32
+
+
+@pytest.mark.parametrize("leading", [(None, None), ("n", "m"), ("n", "n")])
+def test_a_dict_whose_arrays_count_differently_is_refused(leading: tuple[str | None, str | None]) -> None:
+    inputs = [Tensor(name, "float32", (first, 4)) for name, first in zip("ab", leading, strict=True)]
+    arrays = {"a": np.zeros((8, 4), np.float32), "b": np.zeros((6, 4), np.float32)}
+    with pytest.raises(DataError, match="inputs with different numbers of samples: a has 8, b has 6"):
+        list(open_data(arrays, inputs).samples())
+
+
+def test_a_dict_with_a_state_as_the_model_fixes_it_is_one_sample() -> None:
+    inputs = [Tensor("x", "float32", ("n", 4)), Tensor("state", "float32", (2, 1, 4))]
+    arrays = {"x": np.zeros((3, 4), np.float32), "state": np.zeros((2, 1, 4), np.float32)}
+    (sample,) = open_data(arrays, inputs).samples()
+    assert {name: array.shape for name, array in sample.arrays.items()} == {"x": (3, 4), "state": (2, 1, 4)}

@@ -38,7 +38,7 @@ def foretell(
 ) -> tuple[Forecast, tuple[tuple[int, ...], ...]]:
     imported = small_cnn(folder, batch=batch)
     plan = plan_collection(imported.structure)
-    runner = Counted(imported.proto, plan.tensors)
+    runner = Counted(imported.proto, plan.exposed)
     source = open_data(data, inputs_of(imported.structure))
     return forecast(runner, source, plan, imported.structure, limit), runner.shapes
 
@@ -48,10 +48,10 @@ def test_it_tells_the_samples_and_tensors_that_are_then_counted(tmp_path: Path) 
     imported = small_cnn(tmp_path)
     plan = plan_collection(imported.structure)
     source = open_data([image(8, 3), image(9, 2)], inputs_of(imported.structure))
-    done = collect(OnnxRunner(imported.proto, plan.tensors), source, plan)
+    done = collect(OnnxRunner(imported.proto, plan.exposed), source, plan)
     assert found.samples == done.samples == 5
     assert found.collected == len(done.statistics)
-    assert found.followed == len(plan.followers) > 0
+    assert found.followed == len({follower.tensor for follower in plan.followers} - plan.recorded.keys()) > 0
     assert found.passes == 1
     everything = found.collected + found.followed + sum(found.not_collected.values())
     assert everything == len(imported.structure.tensors)

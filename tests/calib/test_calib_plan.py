@@ -15,9 +15,11 @@ from small_models import build, inputs_of, small_cnn
 
 from qgraph.calib.collect import Progress, collect
 from qgraph.calib.data import open_data
+from qgraph.calib.followers import Follower
 from qgraph.calib.onnx_runner import OnnxRunner
-from qgraph.calib.plan import CollectionPlan, Follower, capabilities, complete, plan_collection
-from qgraph.calib.statistics import same_statistics, statistics_of
+from qgraph.calib.plan import CollectionPlan, capabilities, complete, plan_collection
+from qgraph.calib.provenance import UNKNOWN
+from qgraph.calib.statistics import TensorStatistics, same_statistics, statistics_of
 from qgraph.errors import StatisticsError
 from qgraph.ir.elements import Structure
 from qgraph.ir.onnx_import import ImportedModel, load_model
@@ -25,12 +27,18 @@ from qgraph.ir.onnx_import import ImportedModel, load_model
 
 def collected(model: ImportedModel, plan: CollectionPlan, data: NDArray[np.float32]) -> Progress:
     inputs = inputs_of(model.structure)
-    return collect(OnnxRunner(model.proto, plan.tensors), open_data(data, inputs), plan)
+    return collect(OnnxRunner(model.proto, plan.exposed), open_data(data, inputs), plan)
 
 
 def without_followers(plan: CollectionPlan) -> CollectionPlan:
     every = dict(plan.atoms) | {follower.tensor: follower.atoms for follower in plan.followers}
-    return replace(plan, atoms=dict(sorted(every.items())), followers=())
+    parts = {name: replace(one, source=name, bounds=(-np.inf, np.inf)) for name, one in plan.parts.items()}
+    return replace(plan, atoms=dict(sorted(every.items())), followers=(), parts=parts)
+
+
+def anonymous(statistics: TensorStatistics) -> TensorStatistics:
+    """Without provenance: of all samples that a Relu gives a zero, the one with the least value is known."""
+    return replace(statistics, provenance=UNKNOWN)
 
 
 def assert_followers_are_exact(model: ImportedModel, data: NDArray[np.float32]) -> None:
@@ -39,7 +47,7 @@ def assert_followers_are_exact(model: ImportedModel, data: NDArray[np.float32]) 
     followed = complete(plan, collected(model, plan, data).statistics)
     measured = collected(model, without_followers(plan), data).statistics
     assert followed.keys() == measured.keys()
-    assert [name for name in measured if not same_statistics(followed[name], measured[name])] == []
+    assert [name for name in measured if not same_statistics(*map(anonymous, (followed[name], measured[name])))] == []
 
 
 def test_followers_of_the_small_cnn_are_exact(tmp_path: Path) -> None:
@@ -82,8 +90,8 @@ def test_what_follows_and_what_is_collected(tmp_path: Path) -> None:
     plan = plan_collection(small_cnn(tmp_path).structure)
     rules = {follower.tensor: follower.rule for follower in plan.followers}
     assert rules == {
-        "r": "relu", "both": "sum", "clipped": "sum", "t": "same", "f": "same", "f2": "same", "f3": "same",
-        "f4": "same", "f5": "same",
+        "r": "relu", "c6": "clip", "both": "sum", "clipped": "sum", "t": "same", "f": "same", "f2": "same",
+        "f3": "same", "f4": "same", "f5": "same",
     }  # fmt: skip
     assert "mixed" in plan.tensors, "its atom 6.0 is not counted in one of its inputs"
     assert "p" in plan.tensors, "a pool drops values"
@@ -93,8 +101,8 @@ def test_what_follows_and_what_is_collected(tmp_path: Path) -> None:
 def test_atoms_are_clip_bounds_and_travel_with_the_values(tmp_path: Path) -> None:
     plan = plan_collection(small_cnn(tmp_path).structure)
     with_six = {name for name, atoms in plan.atoms.items() if atoms == (6.0,)}
-    assert with_six == {"c6", "p", "mixed", "y"}
-    assert {f.tensor for f in plan.followers if f.atoms == (6.0,)} == {"clipped", "t", "f2", "f3", "f4", "f5"}
+    assert with_six == {"p", "mixed", "y"}
+    assert {f.tensor for f in plan.followers if f.atoms == (6.0,)} == {"c6", "clipped", "t", "f2", "f3", "f4", "f5"}
     assert plan.atoms["a"] == ()
 
 
@@ -149,7 +157,7 @@ def test_concat_follows_from_any_bits(a: NDArray[np.float32], b: NDArray[np.floa
 
 
 def test_a_missing_statistic_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StatisticsError, match="not collected: a, c6"):
+    with pytest.raises(StatisticsError, match="not collected: a, mixed"):
         complete(plan_collection(small_cnn(tmp_path).structure), {})
 
 

@@ -1,0 +1,365 @@
+"""Counts the channels of activations: extremes, exact sums and, where asked for, a histogram of each.
+
+Channels are walked one after the other, so that the values of one stay in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qgraph.calib.channel_window import WIDTH, ChannelWindow, count_row, largest_magnitude, list_rest
+from qgraph.calib.channels import (
+    CHANNEL_BINS,
+    SUM_LANES,
+    ChannelStatistics,
+    merge_channels,
+    no_channels,
+)
+from qgraph.calib.exact_sums import LIMB_BITS, LIMB_MASK, LIMBS, UNIT_EXPONENT, carried
+from qgraph.calib.kernels import (
+    ALL_BUT_SIGN,
+    HIGHEST_FINITE,
+    LOWEST_FINITE,
+    MAXIMUM,
+    MAXIMUM_COUNT,
+    MINIMUM,
+    MINIMUM_COUNT,
+    NAN,
+    NEGATIVE_INFINITIES,
+    POSITIVE_INFINITIES,
+    compiled,
+    count_equal,
+    count_extremes,
+    extremes,
+    finite_extremes,
+    order_of,
+)
+
+DOUBLE_UNIT: Final = 1075 + UNIT_EXPONENT
+"""Biased exponent of a float64 whose last mantissa bit is worth 2^-149."""
+
+ADDITIONS: Final = 1 << 28
+"""Parts that can be added to a total before its limbs must be carried."""
+
+
+@compiled
+def add_part(limbs: NDArray[np.int64], bits: np.int64) -> None:
+    """Add a float64, given as its bits, to a total; see `qgraph.calib.exact_sums`."""
+    exponent = (bits >> 52) & 0x7FF
+    mantissa = bits & 0xFFFFFFFFFFFFF
+    if exponent == 0:  # zero: there are no denormals among multiples of 2^-149
+        return
+    mantissa |= 1 << 52
+    position = exponent - DOUBLE_UNIT
+    if position < 0:
+        mantissa >>= -position
+        position = np.int64(0)
+    limb, shift = position // LIMB_BITS, position % LIMB_BITS
+    low = (mantissa & LIMB_MASK) << shift
+    high = (mantissa >> LIMB_BITS) << shift
+    sign = -1 if bits < 0 else 1
+    # The low half reaches up to bit 63, so what is above it is taken without its sign.
+    limbs[limb] += sign * (low & LIMB_MASK)
+    limbs[limb + 1] += sign * (((low >> LIMB_BITS) & LIMB_MASK) + (high & LIMB_MASK))
+    limbs[limb + 2] += sign * (high >> LIMB_BITS)
+
+
+@compiled
+def part_of(values: NDArray[np.float32], lanes: NDArray[np.float64]) -> float:
+    """The sum of values in float64, in a fixed order: `SUM_LANES` lanes in turn, then their halves on each other.
+
+    Args:
+        lanes: float64 [SUM_LANES], overwritten. A loop over lanes has no order to keep, so that it is vectorised.
+    """
+    lanes[:] = 0.0
+    for start in range(0, values.size, SUM_LANES):
+        piece = values[start : start + SUM_LANES]
+        for lane in range(piece.size):
+            lanes[lane] += piece[lane]
+    return folded(lanes)
+
+
+@compiled
+def folded(lanes: NDArray[np.float64]) -> float:
+    """The sum of `SUM_LANES` lanes: the second half is added to the first until one is left."""
+    half = SUM_LANES // 2
+    while half:
+        for lane in range(half):
+            lanes[lane] += lanes[half + lane]
+        half //= 2
+    return float(lanes[0])
+
+
+@compiled
+def finite_part_of(values: NDArray[np.float32], lanes: NDArray[np.float64]) -> float:
+    """As `part_of`, over the finite values alone, which move up."""
+    lanes[:] = 0.0
+    seen = 0
+    for i in range(values.size):
+        if np.isfinite(values[i]):
+            lanes[seen % SUM_LANES] += values[i]
+            seen += 1
+    return folded(lanes)
+
+
+@compiled
+def clip_into(values: NDArray[np.float32], low: np.float32, high: np.float32, row: NDArray[np.float32]) -> None:
+    """Write values, cut off at both ends, to a row of the same size. NaN stays NaN."""
+    for i in range(values.size):
+        x = values[i]
+        x = low if x < low else x
+        row[i] = high if x > high else x
+
+
+@compiled
+def add_channels(
+    values: NDArray[np.float32],
+    first: int,
+    bounds: NDArray[np.float32],
+    tally: NDArray[np.int64],
+    parts: NDArray[np.float64],
+) -> None:
+    """Take extremes and sums of float32 [channels, elements], with at least one element each, from `first` on.
+
+    Args:
+        bounds: values beyond them are cut off.
+        tally: its extremes are moved, and what is not finite is counted; multiplicities are left alone.
+        parts: overwritten with the sums.
+    """
+    lanes, buffer = np.empty(SUM_LANES), np.empty(values.shape[1], np.float32)
+    cut = bounds[0] > -np.inf or bounds[1] < np.inf
+    for channel in range(first, values.shape[0]):
+        row = values[channel]
+        if cut:
+            clip_into(row, bounds[0], bounds[1], buffer)
+            row = buffer
+        bits = row.view(np.int32)
+        low, high = extremes(bits)
+        if low >= LOWEST_FINITE and high <= HIGHEST_FINITE:
+            parts[channel] = part_of(row, lanes)
+        else:
+            low, high = finite_extremes(bits, tally[channel])
+            parts[channel] = finite_part_of(row, lanes)
+        if low <= high:
+            tally[channel, MINIMUM] = min(tally[channel, MINIMUM], low)
+            tally[channel, MAXIMUM] = max(tally[channel, MAXIMUM], high)
+
+
+@compiled
+def add_binned_channels(
+    values: NDArray[np.float32],
+    first: int,
+    bounds: NDArray[np.float32],
+    tally: NDArray[np.int64],
+    parts: NDArray[np.float64],
+    atoms: NDArray[np.int32],
+    atom_counts: NDArray[np.int64],
+    counters: NDArray[np.int64],
+    base: int,
+    rest: NDArray[np.int64],
+    used: int,
+) -> tuple[int, int, int]:
+    """As `add_channels`, with multiplicities and histograms; stop where the window or the rest cannot take a channel.
+
+    Args:
+        counters, base, rest, used: see `qgraph.calib.channel_window.ChannelWindow`.
+
+    Returns:
+        The channel that is next, how much of the rest is used, and the largest magnitude bin of that channel.
+    """
+    lanes, buffer = np.empty(SUM_LANES), np.empty(values.shape[1], np.float32)
+    for channel in range(first, values.shape[0]):
+        clip_into(values[channel], bounds[0], bounds[1], buffer)
+        bits = buffer.view(np.int32)
+        low, high = extremes(bits)
+        finite = low >= LOWEST_FINITE and high <= HIGHEST_FINITE
+        if not finite:
+            low, high = finite_extremes(bits, np.zeros(7, np.int64))
+        top = largest_magnitude(low, high) if low <= high else np.int64(0)
+        if top >= base + WIDTH or used + bits.size > rest.size:
+            return channel, used, int(top)
+        if finite:
+            parts[channel] = part_of(buffer, lanes)
+        else:
+            finite_extremes(bits, tally[channel])
+            parts[channel] = finite_part_of(buffer, lanes)
+        if low <= high:
+            count_extremes(bits, low, high, tally[channel])
+            for k in range(atoms.size):
+                if low <= order_of(atoms[k]) <= high:
+                    atom_counts[k, channel] += count_equal(bits, atoms[k])
+        if not finite:
+            drop_nonfinite(buffer)
+        below = count_row(bits, counters[channel], base)
+        if below and below > count_zeros(bits):
+            used = list_rest(bits, base, channel * CHANNEL_BINS, rest, used)
+    return values.shape[0], used, 0
+
+
+@compiled
+def count_zeros(bits: NDArray[np.int32]) -> int:
+    """How many elements are zero, of either sign."""
+    count = 0
+    for i in range(bits.size):
+        count += (bits[i] & np.int32(ALL_BUT_SIGN)) == 0
+    return count
+
+
+@compiled
+def drop_nonfinite(values: NDArray[np.float32]) -> None:
+    """Put zeros, which no histogram counts, in the place of what is not finite."""
+    for i in range(values.size):
+        if not np.isfinite(values[i]):
+            values[i] = np.float32(0)
+
+
+@compiled
+def add_parts(limbs: NDArray[np.int64], parts: NDArray[np.int64]) -> None:
+    """Add one float64, given as its bits, to the total of each channel."""
+    for channel in range(parts.size):
+        add_part(limbs[channel], parts[channel])
+
+
+class ChannelAccumulator:
+    """The growing statistics of the channels along one axis. Not to be shared by threads.
+
+    Args:
+        bounds: values beyond them are cut off, as a clip does.
+    """
+
+    def __init__(self, start: ChannelStatistics, bounds: tuple[float, float] = (-np.inf, np.inf)) -> None:
+        self._start = start
+        self._bounds = np.array(bounds, np.float32)
+        self._plan = no_channels(start.axis, binned=start.binned, atoms=[atom for atom, _ in start.atoms])
+        self._atoms = np.array([atom for atom, _ in start.atoms], np.float32).view(np.int32)
+        self._reset(0)
+
+    def _reset(self, channels: int) -> None:
+        """Begin with that many channels that have no value yet."""
+        self._elements = np.zeros(channels, np.int64)
+        self._tally = np.zeros((channels, 7), np.int64)
+        self._tally[:, MINIMUM], self._tally[:, MAXIMUM] = HIGHEST_FINITE + 1, LOWEST_FINITE - 1
+        self._atom_counts = np.zeros((self._atoms.size, channels), np.int64)
+        self._parts = np.zeros(channels, np.float64)
+        self._limbs = np.zeros((channels, LIMBS), np.int64)
+        self._additions = 0
+        self._window = ChannelWindow(channels if self._plan.binned else 0, two_sided=bool(self._bounds[0] < 0))
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Count the activation of one sample, float32. One without the planned axis is left out."""
+        axis = self._plan.axis
+        if not -values.ndim <= axis < values.ndim or values.size == 0:
+            return
+        moved = np.ascontiguousarray(np.moveaxis(values, axis, 0))
+        rows = moved.reshape(moved.shape[0], -1)
+        if rows.shape[0] != self._elements.size:
+            self._start = self.snapshot()
+            self._reset(rows.shape[0])
+        if self._plan.binned:
+            self._count(rows)
+        else:
+            add_channels(rows, 0, self._bounds, self._tally, self._parts)
+        self._elements += rows.shape[1]
+        add_parts(self._limbs, self._parts.view(np.int64))
+        self._additions += 1
+        if self._additions == ADDITIONS:
+            self._limbs, self._additions = carried(self._limbs), 0
+
+    def _count(self, rows: NDArray[np.float32]) -> None:
+        """Add channels that have a histogram; move the window or make room where a channel needs it."""
+        window = self._window
+        channel = top = 0
+        while channel < rows.shape[0]:
+            window.reach(top)
+            window.make_room(rows.shape[1])
+            channel, window.used, top = add_binned_channels(
+                rows,
+                channel,
+                self._bounds,
+                self._tally,
+                self._parts,
+                self._atoms,
+                self._atom_counts,
+                window.counters,
+                window.base,
+                window.rest,
+                window.used,
+            )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the counters hold."""
+        held = (self._tally, self._atom_counts, self._elements, self._parts, self._limbs, self._window)
+        return sum(one.nbytes for one in held)
+
+    def snapshot(self) -> ChannelStatistics:
+        """The statistics so far, as a value that later `add` calls do not change."""
+        if not self._elements.size:
+            return self._start
+        return merge_channels(self._start, self._counted()) if self._start.size else self._counted()
+
+    def _counted(self) -> ChannelStatistics:
+        """What was counted since the last reset."""
+        histogram = self._window.read() if self._plan.binned else self._no_histogram()
+        return counted_channels(self._plan, self._elements, self._tally, self._limbs, self._atom_counts, histogram)
+
+    def _no_histogram(self) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.int64]]:
+        """Starts, bins and counts of channels without histograms."""
+        return np.zeros(self._elements.size + 1, np.int64), np.zeros(0, np.uint16), np.zeros(0, np.int64)
+
+
+def counted_channels(
+    plan: ChannelStatistics,
+    elements: NDArray[np.int64],
+    tally: NDArray[np.int64],
+    limbs: NDArray[np.int64],
+    atom_counts: NDArray[np.int64],
+    histogram: tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.int64]],
+) -> ChannelStatistics:
+    """The counters of C channels as statistics.
+
+    Args:
+        plan: statistics of nothing, with axis and atoms.
+        elements: int64 [C], how many values were counted, whatever they are.
+        tally: int64 [C, 7], places `MINIMUM` to `NEGATIVE_INFINITIES`; extremes are ordering integers.
+        limbs: int64 [C, LIMBS], carried or not.
+        atom_counts: int64 [atoms, C]; that of zero is not looked at.
+        histogram: starts, bins and counts, as `ChannelStatistics` has them.
+    """
+    none = elements == tally[:, [NAN, POSITIVE_INFINITIES, NEGATIVE_INFINITIES]].sum(axis=1)
+    minimum = _values(tally[:, MINIMUM], none, np.inf)
+    maximum = _values(tally[:, MAXIMUM], none, -np.inf)
+    nan, positive, negative = (tally[:, n].copy() for n in (NAN, POSITIVE_INFINITIES, NEGATIVE_INFINITIES))
+    starts, bins, counts = histogram
+    finite = elements - nan - positive - negative
+    # Zeros, of either sign, are what the histogram leaves out; only channels that have one have multiplicities.
+    binned = np.diff(np.concatenate([[0], counts.cumsum()])[starts])
+    zeros = finite - binned if plan.binned else np.zeros_like(finite)
+    return ChannelStatistics(
+        axis=plan.axis,
+        binned=plan.binned,
+        finite=finite,
+        nan=nan,
+        positive_infinities=positive,
+        negative_infinities=negative,
+        minimum=minimum,
+        maximum=maximum,
+        minimum_count=np.where(minimum == 0, zeros, tally[:, MINIMUM_COUNT]),
+        maximum_count=np.where(maximum == 0, zeros, tally[:, MAXIMUM_COUNT]),
+        sums=carried(limbs),
+        starts=starts,
+        bins=bins,
+        counts=counts,
+        atoms=tuple(
+            (atom, zeros if atom == 0 else n.copy()) for (atom, _), n in zip(plan.atoms, atom_counts, strict=True)
+        ),
+    )
+
+
+def _values(orders: NDArray[np.int64], none: NDArray[np.bool_], missing: float) -> NDArray[np.float64]:
+    """The floats behind ordering integers."""
+    bits = np.where(orders >= 0, orders, orders ^ ALL_BUT_SIGN).astype(np.int32)
+    return np.where(none, missing, bits.view(np.float32).astype(np.float64) + 0.0)
