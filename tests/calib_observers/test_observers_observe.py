@@ -32,8 +32,19 @@ SCHEMES = [
 FINITE = st.floats(-(2.0**120), 2.0**120, width=32, allow_subnormal=False)
 
 
-def test_the_catalog_lists_what_can_be_run() -> None:
-    assert sorted(OBSERVERS) == sorted(SHIPPED)
+def test_the_catalog_lists_what_can_be_run_and_auto_which_picks_from_it() -> None:
+    assert sorted(OBSERVERS) == sorted([*SHIPPED, "auto"])
+
+
+def test_auto_picks_only_from_observers_that_exist() -> None:
+    auto = entry_of("AUTO")
+    assert resolve_parameters(auto)["candidates"] == "minmax,percentile,kl,mse"
+    assert resolve_parameters(auto, {"candidates": "KL, precentile,kl"})["candidates"] == "kl,percentile"
+    for wrong in ("", " , ", "auto", "mse,auto"):
+        with pytest.raises(UsageError, match="not what auto can pick from"):
+            resolve_parameters(auto, {"candidates": wrong})
+    with pytest.raises(NotFoundError, match="did you mean minmax"):
+        resolve_parameters(auto, {"candidates": "minmx"})
 
 
 def test_the_catalog_loads_no_third_party() -> None:
@@ -67,7 +78,7 @@ def test_minmax_is_the_scale_of_the_range_bit_for_bit(values: list[float], schem
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-@pytest.mark.parametrize("name", sorted(OBSERVERS))
+@pytest.mark.parametrize("name", sorted(SHIPPED))
 @pytest.mark.parametrize(
     "values",
     [
@@ -90,14 +101,14 @@ def test_scales_are_always_usable(values: list[float], name: str, scheme: Scheme
     assert scheme.quant_min <= offset <= scheme.quant_max
 
 
-@pytest.mark.parametrize("name", sorted(OBSERVERS))
+@pytest.mark.parametrize("name", sorted(SHIPPED))
 @pytest.mark.parametrize("values", [[0.0, -0.0], [1e-45, -1e-40, 0.0], [0.0, np.nan]], ids=str)
 def test_a_tensor_of_zeros_and_denormals_gets_scale_one(values: list[float], name: str) -> None:
     answers = observe(name, [statistics_of(values)] * 2, SCHEMES[1:3])
     assert answers == [(1.0, -128), (1.0, 0)]
 
 
-@pytest.mark.parametrize("name", sorted(OBSERVERS))
+@pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_tensor_without_finite_values_has_no_parameters(name: str) -> None:
     statistics = [EMPTY_STATISTICS, statistics_of([]), statistics_of([np.nan, -np.inf])]
     assert observe(name, statistics, [INT8] * 3) == [None] * 3
@@ -116,7 +127,7 @@ def test_mse_represents_a_constant_exactly(value: float, scheme: Scheme) -> None
 def test_nonfinite_values_do_not_change_the_scale_of_the_finite_ones() -> None:
     values = np.random.default_rng(0).standard_normal(500)
     dirty = np.concatenate([values, [np.nan, np.inf, -np.inf]])
-    for name in sorted(OBSERVERS):
+    for name in sorted(SHIPPED):
         assert observe(name, [statistics_of(dirty)], [INT8]) == observe(name, [statistics_of(values)], [INT8])
 
 

@@ -1,10 +1,15 @@
 """Weight scales and bias magnitudes from raw values."""
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from literal_weights import solve_weight as literally
 from numpy.typing import NDArray
 
+from qgraph.calib import weight_slabs
 from qgraph.calib.weights import bias_magnitude, solve_weight
 from qgraph.errors import ModelError, NotFoundError, UsageError
 from qgraph.tqc import Scheme, scale_and_offset
@@ -115,3 +120,50 @@ def test_what_cannot_be_solved_is_refused() -> None:
         solve_weight("w", WEIGHT, [Scheme(8, True, False, -128, 127)])
     with pytest.raises(NotFoundError, match="did you mean mse"):
         solve_weight("w", WEIGHT, [scheme()], methods=["mes"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "a dead channel", "denormal"])
+@pytest.mark.parametrize("shape", [(1,), (3,), (6, 5, 4, 3), (2, 9001), (300, 2), (50, 3, 1), (1, 20_000)])
+def test_slabs_give_what_the_whole_weight_gives(
+    shape: tuple[int, ...], kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    values = random.standard_normal(shape)
+    if kind == "sparse":
+        values *= random.random(shape) < 0.01
+    elif kind == "a dead channel":
+        values[0] = 1e-42
+    elif kind == "denormal":
+        values *= 1e-40
+    values = values.astype(dtype)
+    axes = (None, *range(len(shape)))
+    schemes = [scheme(bits, axis, power_of_two=power) for bits, power in ((4, False), (8, True)) for axis in axes]
+    expected = literally("w", values, schemes)
+    assert solve_weight("w", values, schemes) == expected
+    monkeypatch.setattr(weight_slabs, "SLAB", 1000)
+    monkeypatch.setattr(weight_slabs, "PIECE", 5000)
+    assert solve_weight("w", values, schemes) == expected
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((0, 3), 0), ((3, 0), 0), ((3, 0), None)])
+def test_a_weight_without_elements_has_scales_of_one(shape: tuple[int, ...], axis: int | None) -> None:
+    (found,) = solve_weight("w", np.zeros(shape), [scheme(axis=axis)], methods=["mse"])
+    assert (found.scale, found.noise_db) == ((1.0,) * (1 if axis is None else shape[0]), -140.0)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_weight_that_is_mapped_from_a_file_stays_there(axis: int | None, tmp_path: Path) -> None:
+    rows, columns = 20_000, 5000  # 400 MB, a hole but for one row
+    with (tmp_path / "w.bin").open("wb") as file:
+        file.truncate(rows * columns * 4)
+        file.write(np.linspace(-1, 1, columns, dtype="<f4").tobytes())
+    values = np.memmap(tmp_path / "w.bin", "<f4", "r", shape=(rows, columns))
+    tracemalloc.start()
+    try:
+        (found,) = solve_weight("w", values, [scheme(axis=axis)], methods=["mse"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(found.scale) == pytest.approx(1 / 127, rel=0.1)
+    assert peak < 120 << 20

@@ -1,4 +1,4 @@
-"""Which observers there are and what they can be told, without loading any of them.
+"""Which observers there are and what they can be told, without loading any of the shipped ones.
 
 A shipped observer is one module of this room, one entry here and one line in `qgraph.calib.observers.observe`.
 No third-party import, so that the list costs nothing.
@@ -7,32 +7,19 @@ No third-party import, so that the list costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from qgraph.errors import NotFoundError, UsageError
+from qgraph.calib.observers import registry
+from qgraph.calib.observers.entry import ObserverEntry as ObserverEntry
+from qgraph.calib.observers.entry import Parameter as Parameter
+from qgraph.errors import NotFoundError, QgraphError, UsageError
 
-Parameter = int | float | str | bool
+AUTO = "auto"
+"""The observer that picks one of several for each group; see `qgraph.solve.choose`."""
 
-
-@dataclass(frozen=True, slots=True)
-class ObserverEntry:
-    """One shipped observer.
-
-    Attributes:
-        summary: what it optimises, for a list that people read.
-        parameters: what it can be told, with defaults. A parameter has the type of its default.
-        limits: the least and the greatest value of a parameter that is a number.
-        aliases: other spellings of its name; what is stored has its name.
-    """
-
-    name: str
-    summary: str
-    parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
-    limits: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
-    aliases: tuple[str, ...] = ()
-
+SEPARATOR = ","
+"""Between the names of `candidates`."""
 
 OBSERVERS: Mapping[str, ObserverEntry] = MappingProxyType(
     {
@@ -57,6 +44,17 @@ OBSERVERS: Mapping[str, ObserverEntry] = MappingProxyType(
                 "the least divergence of the quantized from the original distribution",
                 MappingProxyType({"zeros": False}),
             ),
+            ObserverEntry(
+                "isotone",
+                "most rows whose largest element stays the largest, then the least squared error",
+                MappingProxyType({"octaves": 24}),
+                MappingProxyType({"octaves": (1, 126)}),
+            ),
+            ObserverEntry(
+                AUTO,
+                "for each group the one of several with the least predicted noise",
+                MappingProxyType({"candidates": "minmax,percentile,kl,mse"}),
+            ),
         )
     }
 )
@@ -69,18 +67,88 @@ _NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def entry_of(name: str) -> ObserverEntry:
-    """The observer of that name or alias, in any mixture of upper and lower case.
+    """The observer of that name or alias, in any mixture of upper and lower case: shipped, registered or installed.
 
     >>> entry_of("MinMax").name, entry_of("precentile").name
     ('minmax', 'percentile')
 
     Raises:
         NotFoundError: there is none; near matches are suggested.
+        UsageError: an installed package names one that will not do.
     """
-    try:
+    if name.lower() in _NAMES:
         return OBSERVERS[_NAMES[name.lower()]]
-    except KeyError:
-        raise NotFoundError.among("observer", name, OBSERVERS, "see qgraph observers") from None
+    found = registry.registered(name)
+    if found is not None:
+        return found.entry
+    known = [*OBSERVERS, *(one.entry.name for one in registry.REGISTRY), *(one.name for one in registry.installed())]
+    raise NotFoundError.among("observer", name, known, "see qgraph observers")
+
+
+def register_calibration_observer(name: str, observer: registry.RangeFunction, *, replace: bool = False) -> None:
+    """Add an observer under a name, usable at once wherever an observer is named.
+
+    Args:
+        name: compared without regard to case.
+        observer: ``observer(statistics, scheme, *, parameter=default, …)`` that answers ``(low, high)``, see
+            `qgraph.calib.observers.registry`; it is tried at once.
+        replace: let it take the place of another registered one.
+
+    Raises:
+        UsageError: the name or the observer will not do, or the name is taken; it says what is missing.
+    """
+    _check_free(name)
+    registry.REGISTRY.add(registry.checked(name, observer), replace=replace)
+
+
+def _check_free(name: object) -> None:
+    if isinstance(name, str) and name.lower() in _NAMES:
+        raise UsageError("a shipped observer has this name", name, "choose another name")
+
+
+def entries() -> Iterator[ObserverEntry]:
+    """All observers: the shipped ones, then those of the user. One that will not do says so as its summary."""
+    yield from OBSERVERS.values()
+    own = {one.entry.name: one.entry for one in registry.REGISTRY}
+    for point in registry.installed():
+        try:
+            _check_free(point.name)
+            own.setdefault(point.name.lower(), registry.load(point).entry)
+        except QgraphError as error:
+            own.setdefault(point.name.lower(), ObserverEntry(point.name.lower(), f"cannot be used: {error}"))
+    yield from (entry for _, entry in sorted(own.items()))
+
+
+def observer_digest(name: str, parameters: Mapping[str, Parameter]) -> str | None:
+    """Tells a user's own observer, or those among the candidates of ``auto``, from edited ones; None without any.
+
+    Args:
+        name: as `entry_of` gives it.
+        parameters: as `resolve_parameters` gives them.
+    """
+    names = candidates_of(parameters) if name == AUTO else (name,)
+    found = [own.digest for one in names if one not in OBSERVERS and (own := registry.registered(one)) is not None]
+    return SEPARATOR.join(found) or None
+
+
+def candidates_of(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    """The observers that ``auto`` picks from, in the order in which equal ones are preferred."""
+    return tuple(str(parameters["candidates"]).split(SEPARATOR))
+
+
+def _named_candidates(given: Parameter) -> str:
+    """The candidates under their own names, each once.
+
+    Raises:
+        NotFoundError: there is no such observer.
+        UsageError: there is none, or ``auto`` itself.
+    """
+    names = [name.strip() for name in str(given).split(SEPARATOR) if name.strip()]
+    found = list(dict.fromkeys(entry_of(name).name for name in names))
+    if not found or AUTO in found:
+        cure = f"name observers with a comma between them, other than {AUTO}"
+        raise UsageError("not what auto can pick from", f"candidates={given}", cure)
+    return SEPARATOR.join(found)
 
 
 def resolve_parameters(entry: ObserverEntry, given: Mapping[str, Parameter] | None = None) -> Mapping[str, Parameter]:
@@ -95,6 +163,8 @@ def resolve_parameters(entry: ObserverEntry, given: Mapping[str, Parameter] | No
     """
     checked = {name: _checked(entry, name, value) for name, value in sorted((given or {}).items())}
     merged = {**entry.parameters, **checked}
+    if entry.name == AUTO:
+        merged["candidates"] = _named_candidates(merged["candidates"])
     return MappingProxyType({name: merged[name] for name in sorted(merged)})
 
 

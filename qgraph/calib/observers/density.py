@@ -89,6 +89,12 @@ def batches(statistics: Sequence[TensorStatistics]) -> Iterator[list[int]]:
         yield batch
 
 
+def points_and_pieces(one: TensorStatistics) -> tuple[Floats, Floats, Floats, Floats]:
+    """Points and their masses, edges and the heights right of them, each ascending; see `Density`."""
+    points, masses = _points(one)
+    return points, masses, *_pieces(one, points, masses)
+
+
 def _points(one: TensorStatistics) -> tuple[Floats, Floats]:
     """Positions, ascending, and masses of the values other than zero that are known exactly."""
     masses = dict(one.atoms)

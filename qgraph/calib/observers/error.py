@@ -22,8 +22,8 @@ from torch import Tensor
 
 from qgraph.calib.observers.density import Density
 
-CACHED_ELEMENTS = 1 << 15
-"""Size of the intermediate tensors on CPU: 256 KiB each, so that they stay in the cache."""
+CACHED_ELEMENTS = 1 << 17
+"""Size of the intermediate tensors on CPU: 1 MiB each, so that they stay in the cache and few operations are needed."""
 
 ACCELERATOR_ELEMENTS = 1 << 24
 """Size of the intermediate tensors elsewhere: 128 MiB each."""
@@ -72,7 +72,8 @@ def error_energy(density: Density, scale: Tensor, low: Tensor, high: Tensor) -> 
     edges, points = density.edges.shape[1], density.points.shape[1]
     for rows, columns in tiles(scale.shape[0], scale.shape[1], edges + points, working_elements(scale.device)):
         s, smallest, largest = (t[rows, columns, None] for t in (scale, low, high))
-        integral = _step_integral(density.edges[rows, None, :] / s, smallest, largest)
+        # The integral is continuous, so a product instead of a quotient changes nothing but its last bits.
+        integral = _step_integral(density.edges[rows, None, :] * s.reciprocal(), smallest, largest)
         smooth = row_sums(integral.mul_(density.steps[rows, None, :])) * s[..., 0] / 12
         error = density.points[rows, None, :] / s
         error -= error.round().clamp_(smallest, largest)
@@ -88,11 +89,10 @@ def signal_energy(density: Density) -> Tensor:
 
 
 def _step_integral(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Twelve times the antiderivative of (u − n)², in the memory of `u` and one more tensor of its size."""
+    """Twelve times the antiderivative of (u − n)², in the memory of `u` and two more tensors of its size."""
     n = u.round().clamp_(low, high)
     u -= n
-    cube = u.square()
-    return cube.mul_(u).mul_(4).add_(n)
+    return torch.addcmul(n, u.square(), u, value=4, out=n)
 
 
 def tiles(rows: int, columns: int, width: int, elements: int) -> Iterator[tuple[slice, slice]]:

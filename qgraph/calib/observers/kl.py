@@ -27,8 +27,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.catalog import Parameter
 from qgraph.calib.observers.density import Density, batches, densities
+from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.error import row_sums, tiles, working_elements
 from qgraph.calib.observers.minmax import finish_scales, range_offset, range_scale
 from qgraph.calib.observers.moments import Moments, moments_of
@@ -114,7 +114,7 @@ class Histogram:
     above: Tensor
     tolerated: Tensor
 
-    def rows(self, index: slice) -> Histogram:
+    def rows(self, index: slice | Tensor) -> Histogram:
         """Some of the histograms."""
         return Histogram(*(getattr(self, field.name)[index] for field in fields(self)))
 
@@ -199,13 +199,22 @@ def _search(histogram: Histogram, levels: int, bins: int, *, symmetric: bool) ->
     """The edges between which the divergence is least: two int64 [n, 1]."""
     left = torch.zeros_like(histogram.origin)
     right = torch.full_like(histogram.origin, bins)
-    for _ in range(1 if symmetric else ROUNDS):
-        before = left, right
-        right = _search_end(histogram, left, right, bins, levels, upper=True)
-        if not symmetric:
-            left = _search_end(histogram, left, right, 0, levels, upper=False)
-        if bool(((left == before[0]) & (right == before[1])).all()):
+    if symmetric:
+        return left, _search_end(histogram, left, right, bins, levels, upper=True)
+    # Where one end stays, the other would, too; one that is at zero has nowhere to go.
+    moving = torch.arange(left.shape[0], device=left.device)
+    for turn in range(2 * ROUNDS):
+        upper = turn % 2 == 0
+        ends, outermost = (right, bins) if upper else (left, 0)
+        free = moving[(histogram.origin[moving] != outermost)[:, 0]]
+        if not free.numel():
+            if turn == 0:
+                continue
             break
+        before = ends[free]
+        ends[free] = _search_end(histogram.rows(free), left[free], right[free], outermost, levels, upper=upper)
+        if turn > 0:
+            moving = free[(ends[free] != before)[:, 0]]
     return left, right
 
 
@@ -224,7 +233,10 @@ def _search_end(
         inside &= (candidates - outermost) * inward >= 0
         candidates = torch.where(inside, candidates, outermost).sort(dim=1, descending=upper).values
         ends = (other, candidates) if upper else (candidates, other)
-        order = divergence(histogram, *ends, levels).argsort(dim=1, stable=True)
+        cost = divergence(histogram, *ends, levels)
+        # How often a candidate is repeated depends on the other rows, so only the first of its kind counts.
+        cost[:, 1:].masked_fill_(candidates[:, 1:] == candidates[:, :-1], torch.inf)
+        order = cost.argsort(dim=1, stable=True)
         return candidates.gather(1, order[:, :count])
 
     reach = int((histogram.origin - outermost).abs().max())
@@ -298,14 +310,17 @@ def _power_of_two(
 ) -> tuple[Tensor, Tensor]:
     """The power of two above or below the scale of each range, whichever diverges less, and the range's new low end.
 
-    Both ends are stretched alike, so that the offset stays. All tensors are float64 [n, 1].
+    A larger scale leaves the low end where it is; a smaller one draws both ends in alike. All tensors are
+    float64 [n, 1].
     """
     wanted = range_scale(low, high, replace(scheme, power_of_two=False))
     above = finish_scales(wanted, power_of_two=True)
     scales = torch.cat([finish_scales(above / 2, power_of_two=True), above], dim=1)
-    left, right = (
-        ((end * (scales / wanted) - histogram.start) / histogram.width).round().to(torch.int64) for end in (low, high)
-    )
+    ratio = scales / wanted
+    lows = low * ratio.clamp(max=1)
+    highs = lows + (high - low) * ratio
+    left, right = (((end - histogram.start) / histogram.width).round().to(torch.int64) for end in (lows, highs))
     cost = divergence(histogram, left, right, levels)
-    scale = torch.where(cost[:, :1] < cost[:, 1:], scales[:, :1], scales[:, 1:])
-    return scale, low * (scale / wanted)
+    smaller = cost[:, :1] < cost[:, 1:]
+    scale, bottom = (torch.where(smaller, both[:, :1], both[:, 1:]) for both in (scales, lows))
+    return scale, bottom

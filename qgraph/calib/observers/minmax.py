@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.catalog import Parameter
+from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.tqc import FLOAT32_TINY, Scheme
 

@@ -52,6 +52,18 @@ class Moments:
         count = torch.searchsorted(self.points, threshold)
         return _gather(self.above_edge, index) - partial + _gather(self.above_point, count)
 
+    def count_below(self, threshold: Tensor) -> Tensor:
+        """How many values are below each threshold, zeros left out: the first of `below`, [n, k] to [n, k]."""
+        inside = torch.clamp(threshold, self.edges[:, :1], self.edges[:, -1:])
+        index = torch.searchsorted(self.edges, inside, right=True).sub_(1)
+        partial = (inside - self.edges.gather(1, index)).mul_(self.heights.gather(1, index))
+        points = self.below_point[:, 0].gather(1, torch.searchsorted(self.points, threshold))
+        return self.below_edge[:, 0].gather(1, index) + partial + points
+
+    def counts_at_edges(self) -> Tensor:
+        """How many values are below each edge, zeros left out: [n, e]."""
+        return self.below_edge[:, 0] + self.below_point[:, 0].gather(1, torch.searchsorted(self.points, self.edges))
+
     def at(self, threshold: Tensor) -> Tensor:
         """How many values are known to be exactly at each threshold, zeros left out: [n, k] to [n, k]."""
         counts = self.below_point[:, 0]

@@ -13,7 +13,8 @@ off all scales below some octave; the rest is searched on a ladder that is refin
 
     minmax/2^k … minmax/4   minmax/2   minmax      octaves: where can the best be?
                  |||||||||||||||||||||||||||       16 to the octave
-                            |||||                  256, then 4096 to the octave around the best
+                           | | | |                 the nearer end of the values on a whole number of steps
+                            |||||                  256, then 2048 to the octave around the best
 
 Costs are rounded to 40 bits and ties go to the smaller scale.
 """
@@ -25,8 +26,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.catalog import Parameter
 from qgraph.calib.observers.density import Density, batches, densities
+from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.error import error_energy
 from qgraph.calib.observers.minmax import finish_scales, range_scale
 from qgraph.calib.observers.moments import Moments, moments_of
@@ -37,13 +38,22 @@ COST_BITS = 40
 """Mantissa bits of a cost; what is below is rounding noise that must not choose between candidates."""
 
 RUNGS = 16
-"""Rungs of the first ladder per octave; each refinement has this many times more."""
+"""Rungs of the first ladder per octave."""
 
 HEADROOM = 4
 """Rungs above the minmax scale: with few levels a slightly larger scale can fit the values better."""
 
-REFINEMENTS = (RUNGS**2, RUNGS**3)
-"""Rungs per octave of the refinements."""
+REFINEMENTS = ((256, 16), (2048, 8))
+"""Of each refinement the rungs per octave, and how many are tried on each side of the best one so far."""
+
+FEW_STEPS = 64
+"""Up to so many steps from zero, the end of the values that is nearer to it is tried on each whole number of steps."""
+
+NEIGHBOURS = 6
+"""How many whole numbers of steps on either side of the nearest."""
+
+FIRST_OCTAVES = 5
+"""Octaves whose error is computed before it is known how many of them are needed."""
 
 
 def mse(
@@ -72,13 +82,17 @@ def _best_scale(density: Density, moments: Moments, scheme: Scheme, octaves: int
     """Search the scale of each density: float64 [n]."""
     whole = range_scale(density.minimum, density.maximum, scheme)[:, None]
     coarse = finish_scales(ladder(whole, 1, -octaves, 0), power_of_two=scheme.power_of_two)
-    best, least = _choose(coarse, _cost(density, moments, coarse, scheme))
-    if scheme.power_of_two:
-        return best[:, 0]
+    first = coarse[:, -FIRST_OCTAVES:]
+    best, least = _choose(first, _cost(density, moments, first, scheme))
     windows = _windows(moments, coarse, least, scheme)
     for window in sorted(set(windows.tolist())):
         rows = (windows == window).nonzero()[:, 0]
-        best[rows] = _search(density.rows(rows), moments.rows(rows), whole[rows], window, scheme)
+        some, tails = density.rows(rows), moments.rows(rows)
+        if not scheme.power_of_two:
+            best[rows] = _search(some, tails, whole[rows], window, scheme)
+        elif window >= FIRST_OCTAVES:
+            scale = coarse[rows][:, -1 - window :]
+            best[rows], _ = _choose(scale, _cost(some, tails, scale, scheme))
     return best[:, 0]
 
 
@@ -92,11 +106,33 @@ def _search(density: Density, moments: Moments, whole: Tensor, window: int, sche
         torch.cat([exact, ladder(whole, RUNGS, -RUNGS * window, HEADROOM)], dim=1), power_of_two=False
     )
     best, least = _choose(scale, _cost(density, moments, scale, scheme))
-    for rungs in REFINEMENTS:
-        scale = finish_scales(ladder(best, rungs, -RUNGS, RUNGS), power_of_two=False)
+    best, least = _try_aligned(density, moments, best, least, scheme)
+    for rungs, reach in REFINEMENTS:
+        scale = finish_scales(ladder(best, rungs, -reach, reach), power_of_two=False)
         cost = _cost(density, moments, scale, scheme)
         best, least = _choose(torch.cat([best, scale], dim=1), torch.cat([least, cost], dim=1))
     return best
+
+
+def _try_aligned(
+    density: Density, moments: Moments, best: Tensor, least: Tensor, scheme: Scheme
+) -> tuple[Tensor, Tensor]:
+    """Try the scales next to the best ones that put the nearer end of the values on a whole number of steps.
+
+    Many values can be close to that end, as to the −0.375 of HardSwish. The error then has a dip at each such scale,
+    and where the end is but few steps away, the dips lie further apart than the rungs of the ladder.
+    """
+    near = torch.minimum(density.minimum.abs(), density.maximum.abs())[:, None]
+    steps = (near / best).round()
+    rows = ((steps >= 1) & (steps <= FEW_STEPS))[:, 0].nonzero()[:, 0]
+    if not rows.numel():
+        return best, least
+    around = torch.arange(-NEIGHBOURS, NEIGHBOURS + 1, dtype=near.dtype, device=near.device)
+    scale = finish_scales(near[rows] / (steps[rows] + around).clamp(min=1), power_of_two=False)
+    cost = _cost(density.rows(rows), moments.rows(rows), scale, scheme)
+    best, least = best.clone(), least.clone()
+    best[rows], least[rows] = _choose(torch.cat([best[rows], scale], dim=1), torch.cat([least[rows], cost], dim=1))
+    return best, least
 
 
 def ladder(center: Tensor, rungs: int, first: int, last: int) -> Tensor:
@@ -127,18 +163,18 @@ def _choose(scale: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(cost == least, scale, torch.inf).amin(dim=1, keepdim=True), least
 
 
-def _windows(moments: Moments, octaves: Tensor, least: Tensor, scheme: Scheme) -> Tensor:
+def _windows(moments: Moments, scales: Tensor, least: Tensor, scheme: Scheme) -> Tensor:
     """How many octaves below the minmax scale the best scale can be: int64 [n].
 
     Args:
-        octaves: [n, k], ascending scales an octave apart, the last being the minmax scale.
+        scales: [n, k], ascending, an octave apart, the last being the minmax scale.
         least: [n, 1], a cost that some scale reaches.
     """
     offsets = (scheme.symmetric_offset,) * 2 if scheme.symmetric else (scheme.quant_max, scheme.quant_min)
-    low, high = (scheme.quant_min - offsets[0]) * octaves, (scheme.quant_max - offsets[1]) * octaves
+    low, high = (scheme.quant_min - offsets[0]) * scales, (scheme.quant_max - offsets[1]) * scales
     below, above = moments.below(low), moments.above(high)
     clipped = sum(m[:, 2] - 2 * t * m[:, 1] + t.square() * m[:, 0] for m, t in ((below, low), (above, high)))
-    return (clipped <= least).sum(dim=1).clamp(max=octaves.shape[1] - 1)
+    return (clipped <= least).sum(dim=1).clamp(max=scales.shape[1] - 1)
 
 
 def best_offset(moments: Moments, scale: Tensor, scheme: Scheme) -> Tensor:

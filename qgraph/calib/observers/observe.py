@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 from qgraph.calib.grid import FIRST_NORMAL, SIGN_BIN
-from qgraph.calib.observers.catalog import Parameter, entry_of, resolve_parameters
+from qgraph.calib.observers.catalog import entry_of, resolve_parameters
+from qgraph.calib.observers.entry import Parameter
+from qgraph.calib.observers.isotone import isotone
 from qgraph.calib.observers.kl import kl
-from qgraph.calib.observers.minmax import minmax
+from qgraph.calib.observers.minmax import minmax, range_offset, range_scale
 from qgraph.calib.observers.mse import mse
 from qgraph.calib.observers.percentile import percentile
+from qgraph.calib.observers.registry import Registered, range_of, registered
 from qgraph.calib.observers.threads import one_thread
 from qgraph.calib.statistics import TensorStatistics
+from qgraph.errors import UsageError
 from qgraph.tqc import Scheme, offset_for
 
 
@@ -43,10 +47,44 @@ class Observer(Protocol):
         ...
 
 
-SHIPPED: Mapping[str, Observer] = MappingProxyType({"kl": kl, "minmax": minmax, "mse": mse, "percentile": percentile})
+SHIPPED: Mapping[str, Observer] = MappingProxyType(
+    {"isotone": isotone, "kl": kl, "minmax": minmax, "mse": mse, "percentile": percentile}
+)
 """The function of each entry of `qgraph.calib.observers.catalog.OBSERVERS`."""
 
 ScaleAndOffset = tuple[float, int]
+
+
+def function_of(name: str) -> Observer:
+    """The observer of a name that `entry_of` gave.
+
+    Raises:
+        UsageError: it is ``auto``, which picks from others, or one that was registered and is gone.
+    """
+    if name in SHIPPED:
+        return SHIPPED[name]
+    own = registered(name)
+    if own is None:
+        raise UsageError("not an observer by itself", name, "name one of qgraph observers")
+    return _ranged(own)
+
+
+def _ranged(own: Registered) -> Observer:
+    """A user's observer, which answers one range at a time, as one that answers all scales and offsets."""
+
+    def observer(
+        statistics: Sequence[TensorStatistics],
+        scheme: Scheme,
+        parameters: Mapping[str, Parameter],
+        device: torch.device,
+        /,
+    ) -> tuple[Tensor, Tensor]:
+        ranges = [range_of(own, one, scheme, parameters) for one in statistics]
+        low, high = torch.tensor(ranges, dtype=torch.float64, device=device).T
+        scale = range_scale(low, high, scheme)
+        return scale, range_offset(low, scale, scheme)
+
+    return observer
 
 
 @one_thread()
@@ -75,7 +113,7 @@ def observe(
     """
     if isinstance(observer, str):
         entry = entry_of(observer)
-        function, resolved = SHIPPED[entry.name], resolve_parameters(entry, parameters)
+        function, resolved = function_of(entry.name), resolve_parameters(entry, parameters)
     else:
         function, resolved = observer, parameters or {}
     answers: list[ScaleAndOffset | None] = [None] * len(statistics)

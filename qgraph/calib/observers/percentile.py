@@ -18,8 +18,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.catalog import Parameter
 from qgraph.calib.observers.density import Density, batches, densities
+from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.minmax import range_offset, range_scale
 from qgraph.calib.observers.moments import Moments, moments_of
 from qgraph.calib.statistics import TensorStatistics
@@ -79,15 +79,22 @@ def order_statistics(density: Density, moments: Moments, zeros: Tensor, ranks: T
     Returns:
         float64 [n, k].
     """
-    origin = torch.zeros_like(zeros)
-    places = torch.cat([density.edges, density.points, origin], dim=1).sort(dim=1).values
-    before = moments.below(places)[:, 0] + zeros * (places > 0)
-    here = moments.at(places) + zeros * (places == 0)
     # Halfway between two ranks, so that rounding noise in a sum of many counts decides nothing.
     target = ranks + 0.5
-    index = torch.searchsorted(before, target, right=True) - 1
-    following = (index + 1).clamp(max=places.shape[1] - 1)
-    start, counted = places.gather(1, index), before.gather(1, index) + here.gather(1, index)
-    share = (target - counted) / (before.gather(1, following) - counted)
-    inside = start + share * (places.gather(1, following) - start)
-    return torch.where((target <= counted) | (following == index), start, inside)
+    start = torch.full_like(target, -torch.inf)
+    following = torch.full_like(target, torch.inf)
+    for places, counts in (
+        (density.edges, moments.counts_at_edges()),
+        (density.points, moments.count_below(density.points)),
+        (torch.zeros_like(zeros), moments.count_below(torch.zeros_like(zeros))),
+    ):
+        index = torch.searchsorted(counts + zeros * (places > 0), target, right=True)
+        last = places.shape[1] - 1
+        before, after = places.gather(1, (index - 1).clamp(min=0)), places.gather(1, index.clamp(max=last))
+        start = torch.where(index > 0, torch.maximum(start, before), start)
+        following = torch.where(index <= last, torch.minimum(following, after), following)
+    counted = moments.count_below(start) + moments.at(start) + zeros * (start >= 0)
+    until = moments.count_below(following) + zeros * (following > 0)
+    share = (target - counted) / (until - counted)
+    inside = start + share * (following - start)
+    return torch.where((target <= counted) | following.isinf(), start, inside)
