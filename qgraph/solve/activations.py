@@ -1,25 +1,46 @@
-"""Scales and noise of groups of activations and constants."""
+"""Scales and noise of groups of activations and constants.
+
+What has a quantizer of its own is a *channel*: each channel of a tensor where its scheme is per channel, else the
+whole tensor, as its only one::
+
+    group ─▶ problems: tensors heard together, a scheme ─▶ channels, pooled over the tensors ─▶ observer
+          ─▶ one scale and offset per channel
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from types import MappingProxyType
 
-from qgraph.calib.observers.catalog import Parameter
+from qgraph.calib.observers.catalog import AUTO, candidates_of
+from qgraph.calib.observers.entry import Parameter
+from qgraph.calib.observers.isotone import ISOTONE
 from qgraph.calib.observers.observe import Observer, ScaleAndOffset, has_signal, observe
-from qgraph.calib.statistics import EMPTY_STATISTICS, TensorStatistics, condition
+from qgraph.calib.observers.order import kept_of
+from qgraph.calib.statistics import EMPTY_STATISTICS, TensorStatistics, condition, merge
 from qgraph.constraints.model import Group
 from qgraph.errors import StatisticsError
 from qgraph.ir.elements import Op
-from qgraph.solve.noise import Quantizer, noise_db
+from qgraph.solve.choose import choose
+from qgraph.solve.noise import Quantizer, Quantizers, channel_noise_db
 from qgraph.solve.parameters import GroupParameters, TensorNoise
 from qgraph.solve.pool import pooled
+from qgraph.solve.run import Choice
 from qgraph.solve.unite import rendering_scheme, unite
 from qgraph.solve.voices import Voices, reason
-from qgraph.tqc import QuantizationState, Scheme, to_float32
+from qgraph.tqc import QuantizationState, Scheme, offset_for, to_float32
 
-Problem = tuple[tuple[str, ...], Scheme]
-"""Tensors that are solved together, sorted, and how they are quantized."""
+Problem = tuple[tuple[str, ...], Scheme, tuple[str, ...]]
+"""Tensors that are solved together, sorted, how they are quantized, and tensors that merely repeat their values, but
+whose rows are ranked: a reshape that is a graph output has rows of its own."""
+
+Answer = tuple[ScaleAndOffset, ...] | None
+"""Scale and offset of each channel; None where no channel has a finite value."""
+
+Place = tuple[str, str]
+"""The id of a group and a tensor in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +50,8 @@ class Calibration:
     Attributes:
         statistics: of activations and constants, by tensor; one that is missing was never run.
         producers: the op that makes each tensor.
+        observer: a name, ``auto`` too, or a function.
+        channels: statistics of each channel, by tensor and axis, where a scheme is per channel.
     """
 
     statistics: Mapping[str, TensorStatistics]
@@ -36,10 +59,54 @@ class Calibration:
     observer: str | Observer
     parameters: Mapping[str, Parameter]
     device: str
+    channels: Mapping[tuple[str, int], Sequence[TensorStatistics]] = field(default_factory=lambda: MappingProxyType({}))
 
     def of(self, tensor: str) -> TensorStatistics:
         """The statistics of a tensor."""
         return self.statistics.get(tensor, EMPTY_STATISTICS)
+
+    def channels_of(self, tensor: str, scheme: Scheme) -> tuple[TensorStatistics, ...]:
+        """The statistics of each channel that a scheme quantizes apart; none where the tensor has no finite value.
+
+        Raises:
+            StatisticsError: the scheme is per channel, and the statistics are of the whole tensor only.
+        """
+        if scheme.axis is None:
+            return (self.of(tensor),)
+        channels = self.channels.get((tensor, scheme.axis))
+        if channels is not None:
+            return tuple(channels)
+        if self.of(tensor).minimum is None:
+            return ()
+        raise StatisticsError(
+            "no statistics per channel were collected",
+            f"{tensor}, axis {scheme.axis}",
+            "calibrate again with this target, or choose one that has activations per tensor",
+        )
+
+    @property
+    def candidates(self) -> dict[str, tuple[str | Observer, Mapping[str, Parameter]]]:
+        """The observers that are asked, in order of preference, each with its parameters; one, or those of auto."""
+        if self.observer != AUTO:
+            return {"": (self.observer, self.parameters)}
+        return {name: (name, {}) for name in candidates_of(self.parameters)}
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedActivations:
+    """Parameters and choices by group id, noise by group id and tensor; choices only for ``auto``."""
+
+    parameters: dict[str, GroupParameters]
+    noise: dict[Place, TensorNoise]
+    choices: dict[str, Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """What one observer would give each group, and each tensor alone."""
+
+    together: Mapping[str, GroupParameters]
+    alone: Mapping[Place, Answer]
 
 
 def prescribed(group: Group) -> GroupParameters:
@@ -60,66 +127,109 @@ def solve_activations(
     groups: Sequence[Group],
     voices: Mapping[str, Voices],
     calibration: Calibration,
-) -> tuple[dict[str, GroupParameters], dict[tuple[str, str], TensorNoise]]:
-    """Solve all groups, and every tensor alone, in one call of the observer.
+    given: Mapping[str, GroupParameters] = MappingProxyType({}),
+) -> SolvedActivations:
+    """Solve all groups, and every tensor alone, in one call of each observer.
 
     Args:
         members: the tensors read or made at the slots of each group, by group id.
         voices: which of them count, by group id.
-
-    Returns:
-        The parameters by group id; the noise by group id and tensor.
+        given: parameters that are known already, by group id: of these groups only the noise is computed.
 
     Raises:
         StatisticsError: a scheme is per channel, and the statistics are of whole tensors.
     """
-    for group in groups:
-        if group.scheme.axis is not None:
-            raise StatisticsError(
-                "activations per channel need statistics per channel",
-                group.master,
-                "choose a target that has them per tensor",
-            )
-    together = {group.id: _problems(group, voices[group.id], calibration) for group in groups}
-    alone = {(group.id, name): ((name,), group.scheme) for group in groups for name in members[group.id]}
-    answers = _answers({*alone.values(), *(one for several in together.values() for one in several)}, calibration)
-    solved = {
-        group.id: prescribed(group)
-        if group.fixed
-        else _parameters(group, voices[group.id], [answers[one] for one in together[group.id]], calibration)
+    together = {
+        group.id: () if group.id in given else _problems(group, members[group.id], voices[group.id], calibration)
         for group in groups
     }
-    return solved, _noises(
-        groups, members, solved, {key: answers[problem] for key, problem in alone.items()}, calibration
+    alone: dict[Place, Problem] = {
+        (group.id, name): ((name,), group.scheme, ()) for group in groups for name in members[group.id]
+    }
+    tasks = _tasks({*alone.values(), *(one for several in together.values() for one in several)}, calibration)
+    proposals = {}
+    for name, (observer, parameters) in calibration.candidates.items():
+        answers = _answers(tasks, observer, parameters, calibration.device)
+        solved = {
+            group.id: given[group.id]
+            if group.id in given
+            else prescribed(group)
+            if group.fixed
+            else _parameters(group, voices[group.id], [answers[one] for one in together[group.id]], calibration)
+            for group in groups
+        }
+        proposals[name] = _Proposal(solved, {place: answers[problem] for place, problem in alone.items()})
+    picked = _pick(members, groups, voices, proposals, calibration)
+    return replace(picked, choices={one: choice for one, choice in picked.choices.items() if one not in given})
+
+
+def _tasks(problems: set[Problem], calibration: Calibration) -> dict[Problem, tuple[TensorStatistics, ...]]:
+    """The statistics of each channel of each problem, pooled over its tensors, in an order of their own."""
+    ordered = sorted(problems, key=lambda one: (one[0], str(one[1]), one[2]))
+    return {problem: _pooled(problem, calibration) for problem in ordered}
+
+
+def _pooled(problem: Problem, calibration: Calibration) -> tuple[TensorStatistics, ...]:
+    tensors, scheme, ranked = problem
+    known = {name: channels for name in tensors if (channels := calibration.channels_of(name, scheme))}
+    if len({len(channels) for channels in known.values()}) > 1:
+        raise StatisticsError(
+            "tensors that share scales per channel have different channels",
+            ", ".join(f"{name}: {len(channels)}" for name, channels in known.items()),
+            "drop the constraint that joins them",
+        )
+    together = tuple(pooled(channel) for channel in zip(*known.values(), strict=True))
+    if scheme.axis is not None:
+        return together
+    rows = [replace(EMPTY_STATISTICS, rows=calibration.of(name).rows) for name in ranked]
+    return tuple(
+        replace(one, rows=reduce(merge, rows, replace(EMPTY_STATISTICS, rows=one.rows)).rows) for one in together
     )
 
 
-def _answers(problems: set[Problem], calibration: Calibration) -> dict[Problem, ScaleAndOffset | None]:
-    """Scale and offset of each problem."""
-    ordered = sorted(problems, key=lambda problem: (problem[0], str(problem[1])))
-    found = observe(
-        calibration.observer,
-        [pooled([calibration.of(name) for name in tensors]) for tensors, _ in ordered],
-        [scheme for _, scheme in ordered],
-        device=calibration.device,
-        parameters=calibration.parameters,
+def _answers(
+    tasks: Mapping[Problem, tuple[TensorStatistics, ...]],
+    observer: str | Observer,
+    parameters: Mapping[str, Parameter],
+    device: str,
+) -> dict[Problem, Answer]:
+    """Scale and offset of each channel of each problem."""
+    statistics = [one for channels in tasks.values() for one in channels]
+    schemes = [scheme for (_, scheme, _), channels in tasks.items() for _ in channels]
+    found = iter(observe(observer, statistics, schemes, device=device, parameters=parameters))
+    return {
+        problem: _filled(channels, [next(found) for _ in channels], problem[1]) for problem, channels in tasks.items()
+    }
+
+
+def _filled(channels: Sequence[TensorStatistics], answers: Sequence[ScaleAndOffset | None], scheme: Scheme) -> Answer:
+    """All channels' parameters. One without signal beside others that have some gets the largest scale of theirs.
+
+    A tiny one would cost the bias that is derived from it its range, a huge one its precision.
+    """
+    live = [answer[0] for one, answer in zip(channels, answers, strict=True) if answer is not None and has_signal(one)]
+    known = [(max(live), offset_for(0.0, max(live), scheme))] if live else [one for one in answers if one is not None]
+    if not known:
+        return None
+    return tuple(
+        answer if answer is not None and (has_signal(one) or not live) else known[0]
+        for one, answer in zip(channels, answers, strict=True)
     )
-    return dict(zip(ordered, found, strict=True))
 
 
-def _problems(group: Group, voices: Voices, calibration: Calibration) -> tuple[Problem, ...]:
+def _problems(group: Group, members: tuple[str, ...], voices: Voices, calibration: Calibration) -> tuple[Problem, ...]:
     """What has to be solved for a group: all that is heard in it at once, or each value alone."""
+    silent = {*voices.heard, *voices.silenced}
+    ranked = tuple(name for name in members if name not in silent and calibration.of(name).rows)
     if voices.large is None:
-        return ((voices.heard, group.scheme),)
+        return ((voices.heard, group.scheme, ranked),)
     signals = [name for name in voices.heard if has_signal(calibration.of(name))]
     if len(signals) < 2:
-        return ((tuple(signals) or voices.heard, group.scheme),)
-    return tuple(((name,), rendering_scheme(group.scheme)) for name in signals)
+        return ((tuple(signals) or voices.heard, group.scheme, ranked),)
+    return tuple(((name,), rendering_scheme(group.scheme), ()) for name in signals)
 
 
-def _parameters(
-    group: Group, voices: Voices, answers: Sequence[ScaleAndOffset | None], calibration: Calibration
-) -> GroupParameters:
+def _parameters(group: Group, voices: Voices, answers: Sequence[Answer], calibration: Calibration) -> GroupParameters:
     """The parameters of a group that the target leaves open. One healthy member makes it healthy."""
     tensors = [calibration.of(name) for name in voices.heard]
     states = [condition(one) for one in tensors]
@@ -129,38 +239,76 @@ def _parameters(
     known = [answer for answer in answers if answer is not None]
     if not known:
         return GroupParameters(state, reason=REASONS[state])
-    scale, offset = known[0] if len(known) == 1 else unite(known, group.scheme)
+    united = known[0]
+    if len(known) > 1:
+        united = tuple(unite(channel, group.scheme) for channel in zip(*known, strict=True))
+    scale, offset = zip(*united, strict=True)
     remarks = [REASONS[state]] if state in REASONS else []
     if voices.large is not None and len(known) > 1:
         remarks.append(f"each of {len(known)} values solved alone, the ranges united: {reason(voices.large)}")
-    return GroupParameters(state, (scale,), (offset,), "; ".join(remarks) or None)
+    return GroupParameters(state, scale, offset, "; ".join(remarks) or None)
+
+
+def _pick(
+    members: Mapping[str, tuple[str, ...]],
+    groups: Sequence[Group],
+    voices: Mapping[str, Voices],
+    proposals: Mapping[str, _Proposal],
+    calibration: Calibration,
+) -> SolvedActivations:
+    """Noise of each tensor in each of its groups and alone, and where there are several proposals, the best ones."""
+    schemes = {group.id: group.scheme for group in groups}
+    shared = {
+        name: {group.id: proposal.together[group.id].quantizers(group.scheme) for group in groups}
+        for name, proposal in proposals.items()
+    }
+    own = {
+        name: {place: _quantizers(answer, schemes[place[0]]) for place, answer in proposal.alone.items()}
+        for name, proposal in proposals.items()
+    }
+    wanted: dict[tuple[str, Quantizers], None] = {}
+    for name in proposals:
+        for (id_, tensor), alone_here in own[name].items():
+            wanted |= {(tensor, one): None for one in (shared[name][id_], alone_here) if one is not None}
+    noise = _noises(list(wanted), calibration)
+    solved = SolvedActivations({}, {}, {})
+    for group in groups:
+        heard = [name for name in voices[group.id].heard if has_signal(calibration.of(name))]
+        choice = _best({name: [noise.get((one, shared[name][group.id])) for one in heard] for name in proposals})
+        if choice.observer and group.fixed is None and heard:
+            solved.choices[group.id] = choice
+        solved.parameters[group.id] = proposals[choice.observer].together[group.id]
+        for tensor in members[group.id]:
+            place = group.id, tensor
+            alone = {name: noise.get((tensor, own[name][place])) for name in proposals}
+            taken = alone[_best({name: [value] for name, value in alone.items()}).observer]
+            solved.noise[place] = TensorNoise(noise.get((tensor, shared[choice.observer][group.id])), taken)
+    return solved
+
+
+def _quantizers(answer: Answer, scheme: Scheme) -> Quantizers | None:
+    return None if answer is None else tuple(Quantizer(scale, offset, scheme) for scale, offset in answer)
 
 
 def _noises(
-    groups: Sequence[Group],
-    members: Mapping[str, tuple[str, ...]],
-    solved: Mapping[str, GroupParameters],
-    alone: Mapping[tuple[str, str], ScaleAndOffset | None],
-    calibration: Calibration,
-) -> dict[tuple[str, str], TensorNoise]:
-    """Noise of each tensor in each of its groups, and alone."""
-    wanted: dict[tuple[str, Quantizer], None] = {}
-    pairs: dict[tuple[str, str], tuple[Quantizer | None, Quantizer | None]] = {}
-    for group in groups:
-        shared = solved[group.id].quantizer(group.scheme)
-        for name in members[group.id]:
-            answer = alone[group.id, name]
-            own = None if answer is None else Quantizer(*answer, group.scheme)
-            pairs[group.id, name] = shared, own
-            wanted |= {(name, one): None for one in (shared, own) if one is not None}
-    found = noise_db(
-        [calibration.of(name) for name, _ in wanted], [one for _, one in wanted], device=calibration.device
-    )
-    noise = dict(zip(wanted, found, strict=True))
-    return {
-        (group, name): TensorNoise(*(None if one is None else noise[name, one] for one in pair))
-        for (group, name), pair in pairs.items()
+    wanted: Sequence[tuple[str, Quantizers]], calibration: Calibration
+) -> dict[tuple[str, Quantizers | None], float | None]:
+    """Noise of each tensor under its quantizers."""
+    channels = [calibration.channels_of(name, quantizers[0].scheme) for name, quantizers in wanted]
+    found = channel_noise_db(channels, [quantizers for _, quantizers in wanted], device=calibration.device)
+    return dict(zip(wanted, found, strict=True))
+
+
+def _best(noise: Mapping[str, Sequence[float | None]]) -> Choice:
+    """The observer to take, by the mean noise of several tensors; the first one where nothing is known."""
+    means = {
+        name: sum(known) / len(known)
+        for name, values in noise.items()
+        if (known := [v for v in values if v is not None])
     }
+    if len(noise) == 1 or not means:
+        return Choice(next(iter(noise)), "")
+    return choose(means)
 
 
 REASONS: Mapping[QuantizationState, str] = {
@@ -183,3 +331,14 @@ def remarks(tensor: str, voices: Voices, calibration: Calibration) -> list[str]:
     if tensor in voices.silenced:
         found.append(f"its statistics do not count: {reason(voices.silenced[tensor])}")
     return found
+
+
+def order_remark(tensor: str, scheme: Scheme, parameters: GroupParameters, calibration: Calibration) -> str | None:
+    """What the isotone observer achieved at a tensor: the share of rows in order, or why it had none to keep."""
+    if calibration.observer != ISOTONE or not parameters.scale or scheme.axis is not None or parameters.offset is None:
+        return None
+    rows = calibration.of(tensor).rows
+    if not rows:
+        return "nothing ranks it, so isotone has no order to keep: solved by mse"
+    kept, total = kept_of(rows, parameters.scale[0], parameters.offset[0], scheme)
+    return f"order kept in {kept} of {total} rows ({kept / total:.2%})" if total else "no row of it has an order"

@@ -39,26 +39,62 @@ class Quantizer:
         return self.scheme.quant_max - self.offset
 
 
-@one_thread()
+Quantizers = tuple[Quantizer, ...]
+"""Those of the channels of a tensor, or the one of the whole tensor."""
+
+Channels = Sequence[TensorStatistics]
+"""Statistics of what has a quantizer of its own: of each channel, or of the whole tensor alone."""
+
+
 def noise_db(
     statistics: Sequence[TensorStatistics], quantizers: Sequence[Quantizer], *, device: str = "cpu"
 ) -> list[float | None]:
-    """Noise of each tensor under its quantizer, in dB; None where the tensor has no finite value."""
-    answers: list[float | None] = [None] * len(statistics)
-    for indices, density in _density_batches(statistics, torch.device(device)):
-        noise = _noise(density, [quantizers[index] for index in indices])
-        for index, n, s in zip(indices, noise.tolist(), signal_energy(density).tolist(), strict=True):
-            answers[index] = decibels(n, s)
-    return answers
+    """Noise of each tensor under its one quantizer, in dB; None where the tensor has no finite value."""
+    return channel_noise_db([(one,) for one in statistics], [(one,) for one in quantizers], device=device)
 
 
 @one_thread()
+def channel_noise_db(
+    tensors: Sequence[Channels], quantizers: Sequence[Quantizers], *, device: str = "cpu"
+) -> list[float | None]:
+    """Noise of each tensor under the quantizers of its channels, in dB; None where it has no finite value.
+
+    Noise and signal are summed over the channels, in their order.
+    """
+    owners = [index for index, channels in enumerate(tensors) for _ in channels]
+    statistics = [one for channels in tensors for one in channels]
+    flat = [
+        one for own, channels in zip(quantizers, tensors, strict=True) for one, _ in zip(own, channels, strict=True)
+    ]
+    energies: list[tuple[float, float] | None] = [None] * len(statistics)
+    for indices, density in _density_batches(statistics, torch.device(device)):
+        noise = _noise(density, [flat[index] for index in indices])
+        for index, n, s in zip(indices, noise.tolist(), signal_energy(density).tolist(), strict=True):
+            energies[index] = n, s
+    totals: list[tuple[float, float] | None] = [None] * len(tensors)
+    for owner, energy in zip(owners, energies, strict=True):
+        if energy is not None:
+            so_far = totals[owner] or (0.0, 0.0)
+            totals[owner] = so_far[0] + energy[0], so_far[1] + energy[1]
+    return [None if total is None else decibels(*total) for total in totals]
+
+
 def requantize_price_db(
     statistics: Sequence[TensorStatistics],
     producers: Sequence[Quantizer],
     readers: Sequence[Quantizer],
     *,
     device: str = "cpu",
+) -> list[float | None]:
+    """What quantizing a second time adds to the noise of each tensor, in dB; None where it has no finite value."""
+    return channel_requantize_price_db(
+        [(one,) for one in statistics], [(one,) for one in producers], [(one,) for one in readers], device=device
+    )
+
+
+@one_thread()
+def channel_requantize_price_db(
+    tensors: Sequence[Channels], producers: Sequence[Quantizers], readers: Sequence[Quantizers], *, device: str = "cpu"
 ) -> list[float | None]:
     """What quantizing a second time adds to the noise of each tensor, in dB; None where it has no finite value.
 
@@ -71,15 +107,21 @@ def requantize_price_db(
         reader    ─┼──────┼─y_k──┼─          … end here
 
     A second quantization may also undo some of the first one's error; the price is then negative.
+
+    Args:
+        tensors: of each tensor the channels, or the whole.
+        producers, readers: of each tensor as many quantizers; or one, which serves all channels.
     """
-    answers: list[float | None] = [None] * len(statistics)
-    for indices, density in _density_batches(statistics, torch.device(device)):
-        first = _noise(density, [producers[index] for index in indices]).tolist()
-        signal = signal_energy(density).tolist()
-        for row, index in enumerate(indices):
-            added = _added_energy(density.rows([row]), producers[index], readers[index])
-            twice = max(first[row] + added, 0.0)
-            answers[index] = decibels(twice, signal[row]) - decibels(first[row], signal[row])
+    answers: list[float | None] = []
+    for channels, producer, reader in zip(tensors, producers, readers, strict=True):
+        first, added, signal, known = 0.0, 0.0, 0.0, False
+        both = list(zip(*(own * len(channels) if len(own) == 1 else own for own in (producer, reader)), strict=True))
+        for indices, density in _density_batches(channels, torch.device(device)):
+            first += sum(_noise(density, [both[index][0] for index in indices]).tolist())
+            signal += sum(signal_energy(density).tolist())
+            added += sum(_added_energy(density.rows([row]), *both[index]) for row, index in enumerate(indices))
+            known = True
+        answers.append(decibels(max(first + added, 0.0), signal) - decibels(first, signal) if known else None)
     return answers
 
 

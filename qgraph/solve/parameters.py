@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qgraph.solve.noise import Quantizer
+from qgraph.solve.noise import Quantizer, Quantizers
 from qgraph.tqc import QuantizationState, Scheme
 
 
@@ -23,11 +23,11 @@ class GroupParameters:
     offset: tuple[int, ...] | None = None
     reason: str | None = None
 
-    def quantizer(self, scheme: Scheme) -> Quantizer | None:
-        """The quantizer of a group with one scale for the whole tensor; None if it has none or several."""
-        if self.scale is None or self.offset is None or len(self.scale) != 1:
+    def quantizers(self, scheme: Scheme) -> Quantizers | None:
+        """The quantizer of each channel, or the one of the whole tensor; None while unknown."""
+        if not self.scale or self.offset is None:
             return None
-        return Quantizer(self.scale[0], self.offset[0], scheme)
+        return tuple(Quantizer(scale, offset, scheme) for scale, offset in zip(self.scale, self.offset, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

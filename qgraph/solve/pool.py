@@ -72,13 +72,14 @@ def sources(tensor: str, members: frozenset[str], producers: Mapping[str, Op]) -
 def pooled(members: Sequence[TensorStatistics]) -> TensorStatistics:
     """Statistics of all values of at least one member, whatever their order.
 
-    What a member knows exactly stays exact: its extremes become atoms, since another member's may lie beyond them.
+    Channels of different tensors are no longer any tensor's and are left out. What a member knows exactly stays exact:
+    its extremes become atoms, since another member's may lie beyond them.
     An atom's count is then a lower bound, because the members that do not know it hold it in a bin.
     """
     known = [_multiplicities(member) for member in members]
     atoms = atoms_of(value for one in known for value in one)
     unified = (
-        replace(member, atoms=tuple((value, one.get(value, 0)) for value in atoms))
+        replace(member, atoms=tuple((value, one.get(value, 0)) for value in atoms), channels=())
         for member, one in zip(members, known, strict=True)
     )
     return reduce(merge, unified)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from qgraph.calib.evidence import BiasMagnitude, WeightSolution
 from qgraph.calib.observers.catalog import entry_of, resolve_parameters
@@ -19,10 +20,12 @@ from qgraph.calib.observers.observe import Observer
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.constraints.model import Constraints, Group, Grouping, SlotPlan
 from qgraph.ir.elements import Structure
-from qgraph.solve.activations import Calibration, prescribed, remarks, solve_activations
-from qgraph.solve.noise import requantize_price_db
+from qgraph.solve.activations import Calibration, order_remark, prescribed, remarks, solve_activations
+from qgraph.solve.findings import ratio_findings, unlisted_findings
+from qgraph.solve.noise import channel_requantize_price_db
 from qgraph.solve.parameters import GroupParameters, TensorNoise
-from qgraph.solve.run import RunData, RunSettings
+from qgraph.solve.prices import overlap_where_it_gains
+from qgraph.solve.run import AUTO_OVERLAP, Choice, RunData, RunSettings
 from qgraph.solve.voices import Voices, listen
 from qgraph.solve.weights import BiasTask, solve_biases, solve_weights
 from qgraph.tqc import QuantizationState, TqcRecord
@@ -46,6 +49,7 @@ class _Solution:
     parameters: dict[str, GroupParameters]
     noise: dict[tuple[str, str], TensorNoise]
     events: tuple[str, ...]
+    choices: Mapping[str, Choice]
 
 
 def solve(
@@ -59,16 +63,22 @@ def solve(
     *,
     observer: Observer | None = None,
     device: str = "cpu",
+    channels: Mapping[tuple[str, int], Sequence[TensorStatistics]] = MappingProxyType({}),
+    given: Mapping[str, GroupParameters] = MappingProxyType({}),
 ) -> RunData:
     """Give every slot its state, scale, offset and noise.
 
     Args:
         structure: says which tensors merely repeat others.
+        grouping: the groups of these constraints; with ``force_overlap="auto"`` those of False.
         statistics: of activations and of constants that are values, by tensor; one that is missing was never run.
         weights: the stored solutions; those of `settings.weights` and of the groups' schemes are used.
         settings: without an observer nothing but structure is solved: INITIAL, SLAVE, FIXED, PASSIVE.
         observer: the function of `settings.observer` where that is no shipped one.
         device: where the observer computes, ``cpu`` or ``cuda``.
+        channels: statistics of each channel, by tensor and axis, for activations that are quantized per channel.
+        given: parameters of groups of activations and weights that are known already, by group id: they are kept (but
+            a weight's scale is raised where the bias would not fit), and everything else is told of them.
 
     Returns:
         The run; its settings have the observer's name in lower case and all its parameters.
@@ -78,16 +88,23 @@ def solve(
         StatisticsError: a weight has no stored scales, or the channels of weight and bias do not go together.
     """
     settings = _resolved(settings, shipped=observer is None)
-    roles = _roles(constraints, grouping)
     calibration = None
     if settings.observer is not None:
         producers = {name: op for op in structure.ops for name in op.outputs if name is not None}
         calibration = Calibration(
-            statistics, producers, observer or settings.observer, settings.observer_parameters, device
+            statistics, producers, observer or settings.observer, settings.observer_parameters, device, channels
         )
-    solution = _solve_groups(constraints, grouping, roles, calibration, weights, biases, settings.weights)
+    told = []
+    if settings.force_overlap == AUTO_OVERLAP:
+        grouping, line = overlap_where_it_gains(constraints, grouping, calibration)
+        told = [line]
+    roles = _roles(constraints, grouping)
+    solution = _solve_groups(constraints, grouping, roles, calibration, weights, biases, settings.weights, given)
     prices = {} if calibration is None else _requantize_prices(grouping, solution, calibration)
-    return RunData(settings, _records(constraints, grouping, solution, calibration), grouping, prices, solution.events)
+    records = _records(constraints, grouping, solution, calibration)
+    events = tuple(sorted((*solution.events, *told)))
+    found = (*ratio_findings(constraints.ratios, records), *unlisted_findings(constraints))
+    return RunData(settings, records, grouping, prices, events, solution.choices, found)
 
 
 def _resolved(settings: RunSettings, *, shipped: bool) -> RunSettings:
@@ -126,26 +143,35 @@ def _solve_groups(
     weights: Sequence[WeightSolution],
     biases: Sequence[BiasMagnitude],
     method: str | None,
+    given: Mapping[str, GroupParameters],
 ) -> _Solution:
     """Activations and weights, then the biases that are derived from both."""
-    parameters = {group.id: prescribed(group) for group in grouping.groups}
+    parameters = {group.id: prescribed(group) for group in grouping.groups} | dict(given)
     noise: dict[tuple[str, str], TensorNoise] = {}
     voices: dict[str, Voices] = {}
+    choices: dict[str, Choice] = {}
     if calibration is not None:
         voices = listen(roles.activations, roles.members, constraints, calibration.statistics, calibration.producers)
-        solved, noises = solve_activations(roles.members, roles.activations, voices, calibration)
-        parameters |= solved
-        noise |= noises
+        activations = solve_activations(roles.members, roles.activations, voices, calibration, given)
+        parameters |= activations.parameters
+        noise |= activations.noise
+        choices = activations.choices
     if method is not None:
         solved, noises = solve_weights(roles.members, roles.weights, weights, method)
-        parameters |= solved
         noise |= noises
+        for group in roles.weights:
+            taken = given.get(group.id, solved[group.id])
+            parameters[group.id] = taken
+            if taken.scale != solved[group.id].scale:  # the stored noise is that of the solved scales
+                noise |= {
+                    (group.id, name): TensorNoise(own=noises[group.id, name].own) for name in roles.members[group.id]
+                }
     derived, events = solve_biases(roles.biases, parameters, biases)
     for group in roles.weights:
         if group.id in derived:
             # The stored noise is that of the scales before they were raised.
             noise |= {(group.id, name): TensorNoise(own=noise[group.id, name].own) for name in roles.members[group.id]}
-    return _Solution(voices, parameters | derived, noise, tuple(sorted(events)))
+    return _Solution(voices, parameters | derived, noise, tuple(sorted(events)), choices)
 
 
 def _records(
@@ -175,6 +201,8 @@ def _quantized(plan: SlotPlan, group: Group, solution: _Solution, calibration: C
     reason = parameters.reason
     if calibration is not None and group.id in solution.voices:
         found = remarks(plan.tensor, solution.voices[group.id], calibration)
+        order = order_remark(plan.tensor, group.scheme, parameters, calibration)
+        found += [] if order is None else [order]
         reason = "; ".join(dict.fromkeys([reason, *found] if reason else found)) or None
     return TqcRecord(
         plan.slot,
@@ -198,10 +226,11 @@ def _requantize_prices(grouping: Grouping, solution: _Solution, calibration: Cal
     tasks = []
     for one in grouping.requantizes:
         sides = [home[slot] for slot in (one.producer, one.slot)]
-        producer, reader = (solution.parameters[group.id].quantizer(group.scheme) for group in sides)
+        producer, reader = (solution.parameters[group.id].quantizers(group.scheme) for group in sides)
         if producer is not None and reader is not None:
-            tasks.append((one.slot, calibration.of(one.tensor), producer, reader))
-    prices = requantize_price_db(
+            scheme = next((group.scheme for group in sides if group.scheme.axis is not None), sides[0].scheme)
+            tasks.append((one.slot, calibration.channels_of(one.tensor, scheme), producer, reader))
+    prices = channel_requantize_price_db(
         [task[1] for task in tasks],
         [task[2] for task in tasks],
         [task[3] for task in tasks],

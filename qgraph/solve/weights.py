@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from qgraph.calib.evidence import BiasMagnitude, WeightSolution
 from qgraph.constraints.model import Derived, Group
 from qgraph.errors import StatisticsError
-from qgraph.solve.bias import bias_scale, fold_channels, weight_floor
+from qgraph.solve.bias import bias_scale, fold_channels, input_scales, weight_floor
 from qgraph.solve.parameters import GroupParameters, TensorNoise
 from qgraph.tqc import QuantizationState, Scheme
 
@@ -101,7 +101,8 @@ def _raise_weights(
         magnitude = magnitudes.get(task.tensor)
         if task.weight is None or activation is None or weight is None or not magnitude:
             continue
-        channels = weight_floor(magnitude, activation[0], task.group.scheme, task.weight.scheme)
+        inputs = input_scales(activation, len(magnitude), task.group.master)
+        channels = weight_floor(magnitude, inputs, task.group.scheme, task.weight.scheme)
         floor = fold_channels(channels, len(weight), task.group.master)
         floors[task.weight.id] = [max(pair) for pair in zip(floor, floors.get(task.weight.id, floor), strict=True)]
         owners[task.weight.id] = task.weight, task.group.scheme
@@ -143,6 +144,6 @@ def _derive(
     if activation is None or weight is None:
         missing = task.derived.activation if activation is None else task.derived.weight
         return replace(passive, reason=f"derived from {missing}, which has no scale")
-    scale = bias_scale(weight, activation[0], len(magnitude or ()))
+    scale = bias_scale(weight, activation, len(magnitude or ()), task.group.master)
     reason = None if magnitude else "its values are not known, so whether they fit is not either"
     return replace(passive, scale=scale, offset=(0,) * len(scale), reason=reason)

@@ -105,7 +105,7 @@ def test_align_to_output_may_be_the_narrower_range() -> None:
 
 
 def test_large_solves_each_input_alone_and_joint_all_together() -> None:
-    statistics = {"a": spread(1, 1), "b": spread(1, 2, 40), "s": extremes(0, 0.2)}
+    statistics = {"a": spread(1, 1), "b": spread(2, 2, 400), "s": extremes(0, 0.2)}
     alone = [scale(run_of(ops[:1], {}, statistics, observer="mse")) for ops in ([ADD[0]], [ADD[1]])]
     large = run_of(ADD, {"s": LARGE}, statistics, observer="mse")
     joint = run_of(ADD, {}, statistics, observer="mse")
