@@ -10,6 +10,7 @@ index, so ``Mul(a, a)`` keeps two edges::
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import networkx as nx
 
@@ -20,25 +21,31 @@ OpNode = tuple[str, str]
 
 
 class Graph:
-    """A model's structure with its connections. Built once, not changed afterwards.
-
-    `nx` is the graph itself; op nodes are ``("op", name)``, tensor nodes ``("tensor", name)``.
-    """
+    """A model's structure with its connections. Not changed once it is made."""
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.nx: nx.MultiDiGraph[OpNode] = nx.MultiDiGraph()
         self._ops = {op.name: op for op in structure.ops}
         self._tensors = {tensor.name: tensor for tensor in structure.tensors}
-        self.nx.add_nodes_from((("tensor", name), {"tensor": t}) for name, t in self._tensors.items())
-        self.nx.add_nodes_from((("op", name), {"op": op}) for name, op in self._ops.items())
-        for op in structure.ops:
+
+    @cached_property
+    def nx(self) -> nx.MultiDiGraph[OpNode]:
+        """The graph itself; op nodes are ``("op", name)``, tensor nodes ``("tensor", name)``.
+
+        Made when it is first asked for: with a million edges it takes seconds, and passes over whole models have
+        lookups of their own.
+        """
+        graph: nx.MultiDiGraph[OpNode] = nx.MultiDiGraph()
+        graph.add_nodes_from((("tensor", name), {"tensor": t}) for name, t in self._tensors.items())
+        graph.add_nodes_from((("op", name), {"op": op}) for name, op in self._ops.items())
+        for op in self.structure.ops:
             for index, name in enumerate(op.inputs):
                 if name is not None:
-                    self.nx.add_edge(("tensor", name), ("op", op.name), key=index)
+                    graph.add_edge(("tensor", name), ("op", op.name), key=index)
             for index, name in enumerate(op.outputs):
                 if name is not None:
-                    self.nx.add_edge(("op", op.name), ("tensor", name), key=index)
+                    graph.add_edge(("op", op.name), ("tensor", name), key=index)
+        return graph
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from qgraph.errors import ModelError
 from qgraph.ir.elements import Op
 from qgraph.ir.fold_affine import fold_affine
 from qgraph.ir.fold_constants import fold_constants
+from qgraph.ir.onnx_inference import ONNX_ERRORS
 from qgraph.ir.onnx_light import MINIMUM_IR_VERSION, convert_opset, infer_shapes, library_words
 from qgraph.ir.onnx_structure import data_inputs, op_names, standard_opset
 from qgraph.ir.onnx_tensors import elements, inline, is_external
@@ -85,7 +86,7 @@ def sort_nodes(model: onnx.ModelProto, ops: Sequence[Op]) -> None:
 def _inline_functions(model: onnx.ModelProto, which: str) -> onnx.ModelProto:
     try:
         inlined: onnx.ModelProto = inliner.inline_local_functions(model, convert_version=True)
-    except (RuntimeError, ValueError) as error:
+    except ONNX_ERRORS as error:
         what, cure = "onnx cannot inline the model's functions", "export the model without local functions"
         raise ModelError(what, f"{which}: {library_words(error)}", cure) from error
     return inlined

@@ -11,17 +11,13 @@ import onnx
 from onnx import helper
 
 from qgraph.errors import ModelError
+from qgraph.ir.onnx_inference import LONGEST_VECTOR, ONNX_ERRORS, UNREGISTERED, inferred
 from qgraph.ir.onnx_structure import is_unregistered
 from qgraph.ir.onnx_tensors import elements, is_external
 from qgraph.ir.onnx_walk import all_nodes
 
 SMALL = 1024
 """Weights with at most this many elements stay: axes, shapes and clip bounds decide shapes."""
-
-LONGEST_VECTOR = 1 << 20
-"""Longer vectors hide their length: shape inference keeps about 70 bytes for each element of a vector."""
-
-UNREGISTERED = "qgraph.unregistered"
 
 MINIMUM_IR_VERSION = 4
 """From this version of the file format on an initializer need not be an input too."""
@@ -63,7 +59,7 @@ def check(model: onnx.ModelProto, which: str) -> None:
     """
     checked = light(model)
     if any(_lacks_shape(value) for value in checked.graph.output):
-        checked = _inferred(checked)
+        checked = inferred(checked)
     shapeless = [value.name for value in (*checked.graph.input, *checked.graph.output) if _lacks_shape(value)]
     if shapeless:
         what = "the model does not say how many dimensions an input or output has"
@@ -93,8 +89,8 @@ def convert_opset(model: onnx.ModelProto, version: int, which: str) -> onnx.Mode
     """
     try:
         # With ranks known the converter needs no detours: a Softmax over the last axis stays one op.
-        converted = onnx.version_converter.convert_version(_inferred(light(model)), version)
-    except (onnx.version_converter.ConvertError, RuntimeError, ValueError) as error:
+        converted = onnx.version_converter.convert_version(inferred(light(model)), version)
+    except ONNX_ERRORS as error:
         raise ModelError(
             f"onnx cannot convert the model to opset {version}",
             f"{which}: {library_words(error)}",
@@ -123,42 +119,12 @@ def infer_shapes(model: onnx.ModelProto) -> None:
 
     What the file says about its tensors gives way where inference contradicts it.
     """
-    inferred = _inferred(light(model))
+    complete = inferred(light(model))
     graph = model.graph
     own = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
-    found = [value for value in inferred.graph.value_info if value.name not in own]
+    found = [value for value in complete.graph.value_info if value.name not in own]
     graph.ClearField("value_info")
     graph.value_info.extend(found)
-    for value, known in zip(graph.output, inferred.graph.output, strict=True):
+    for value, known in zip(graph.output, complete.graph.output, strict=True):
         if _lacks_shape(value):
             value.type.CopyFrom(known.type)
-
-
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with inferred shapes, or as it is: a model that onnx cannot follow is analysed without them.
-
-    What the model says about its tensors lets inference go on behind ops that onnx does not know. It may also be
-    stale, left by a tool that changed the graph; where onnx finds a contradiction, it only serves for the tensors of
-    which inference knows nothing. The model may be changed.
-    """
-    try:
-        return _infer(model, strict=bool(model.graph.value_info))
-    except _INFERENCE_ERRORS:
-        stated = list(model.graph.value_info)
-    try:
-        model.graph.ClearField("value_info")
-        result = _infer(model)
-        inferred = {value.name for value in result.graph.value_info}
-        result.graph.value_info.extend(value for value in stated if value.name not in inferred)
-        return _infer(result)
-    except _INFERENCE_ERRORS:
-        return model
-
-
-_INFERENCE_ERRORS = (onnx.shape_inference.InferenceError, RuntimeError, ValueError)
-
-
-def _infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
-    """One pass of onnx's shape inference. Without `strict` it skips the ops where it meets a contradiction."""
-    result: onnx.ModelProto = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=strict)
-    return result

@@ -20,6 +20,9 @@ from qgraph.ir.validate import validate
 OLDEST_OPSET = 10
 """Older models are refused: onnx's converter is not reliable below it."""
 
+TORCH_SUFFIXES = (".pt", ".pt2", ".pth")
+"""Archives of torch, which unpickles part of them."""
+
 EXPORT_AGAIN = "export the model again"
 
 
@@ -58,6 +61,12 @@ def _read(path: Path) -> onnx.ModelProto:
         raise ModelError("the model file cannot be read", f"{which} ({error.strerror})", "check the file") from error
     if not data:
         raise ModelError("the model file is empty", which, "copy or export it again")
+    if data[4:8] == b"TFL3":
+        cure = "give the float .onnx; qgraph check and qgraph analyze read .tflite files, by that suffix"
+        raise ModelError("a TensorFlow Lite model, which qgraph does not run", which, cure)
+    if path.suffix.lower() in TORCH_SUFFIXES:
+        what = "a torch file, and loading one may run code that is hidden in it"
+        raise ModelError(what, which, "load it in Python if you trust it, and pass it to qgraph's Database.calibrate")
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except Exception as error:

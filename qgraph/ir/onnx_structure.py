@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,18 +37,14 @@ def is_unregistered(node: onnx.NodeProto) -> bool:
 
 def op_names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     """A unique name for each node: its own, or ``TYPE@first_output`` where that is empty, repeated or reserved."""
-    counts = Counter(node.name for node in nodes)
-
-    def usable(name: str) -> bool:
-        return counts[name] == 1 and name not in ("", "graph") and not name.startswith("graph:")
-
-    taken = {node.name for node in nodes if usable(node.name)}
+    own = [node.name for node in nodes]
+    counts = Counter(own)
+    usable = {name for name in own if counts[name] == 1 and name not in ("", "graph") and not name.startswith("graph:")}
     names = []
-    for node in nodes:
-        name = node.name
-        if not usable(name):
+    for node, name in zip(nodes, own, strict=True):
+        if name not in usable:
             name = f"{node.op_type}@{next(filter(None, node.output), '')}"
-            while name in taken:
+            while name in usable:
                 name += "@"
         names.append(name)
     return names
@@ -78,7 +75,7 @@ def _op(node: onnx.NodeProto, name: str, not_tensors: set[str]) -> Op:
         domain="" if node.domain in STANDARD_DOMAINS else node.domain,
         inputs=inputs + tuple(source for source in captured(node) if source not in inputs),
         outputs=tuple(output or None for output in node.output),
-        attributes=MappingProxyType(dict(sorted(_attributes(node)))),
+        attributes=MappingProxyType(dict(sorted(_attributes(node), key=itemgetter(0)))),
         excluded=_excluded(node, not_tensors),
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from qgraph.errors import ModelError
 
@@ -52,7 +52,7 @@ def dtype_name(data_type: int) -> str:
 
 def size_in_bytes(tensor: onnx.TensorProto) -> int:
     """Bytes of the data by shape and element type; types below 8 bits are packed."""
-    return math.ceil(elements(tensor) * onnx_ir.DataType(tensor.data_type).bitwidth / 8)
+    return -(-elements(tensor) * onnx_ir.DataType(tensor.data_type).bitwidth // 8)
 
 
 def external_range(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
@@ -66,10 +66,14 @@ def external_range(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
     which = f"{tensor.name} at {location!r}"
     cure = "keep the weights beside the model file, in the same folder"
     root = folder.resolve()
-    path = (root / location).resolve()
+    try:
+        path = (root / location).resolve()
+        is_file = path.is_file()
+    except (OSError, ValueError) as error:  # a name that the file system cannot have, such as one with a null
+        raise ModelError("external data with an impossible name", which, cure) from error
     if not location or Path(location).is_absolute() or not path.is_relative_to(root):
         raise ModelError("external data outside the model's folder", which, cure)
-    if not path.is_file():
+    if not is_file:
         raise ModelError("external data is missing", f"{which} (looked in {folder})", cure)
     expected = size_in_bytes(tensor)
     try:
@@ -107,15 +111,23 @@ def inline(tensor: onnx.TensorProto, folder: Path) -> None:
 def read_array(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
     """The tensor as an array of its shape; float16 and smaller floats in their own numpy types.
 
+    External data is mapped from its file where numpy has the type, so that only what is looked at comes into memory.
+    The array is read-only then; the file must not be cut while it is in use.
+
     Raises:
         ModelError: external data that cannot be read.
     """
-    if is_external(tensor):
-        copy = onnx.TensorProto()
-        copy.CopyFrom(tensor)
-        inline(copy, folder)
-        tensor = copy
-    return numpy_helper.to_array(tensor)
+    if not is_external(tensor):
+        return numpy_helper.to_array(tensor)
+    place = external_range(tensor, folder)
+    kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if place.length and place.length == elements(tensor) * kind.itemsize:
+        stored = kind.newbyteorder("<") if kind.kind in "iufc" else kind
+        return np.memmap(place.path, stored, "r", place.offset, tuple(tensor.dims))
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    inline(copy, folder)
+    return numpy_helper.to_array(copy)
 
 
 def check_data(tensor: onnx.TensorProto, folder: Path) -> None:

@@ -33,7 +33,8 @@ def nodes_within(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             pending.pop()
             continue
         yield node
-        pending.extend(iter(body.node) for body in bodies(node))
+        if inner := bodies(node):
+            pending.extend(iter(body.node) for body in inner)
 
 
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -59,8 +60,8 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def texts(model: onnx.ModelProto) -> Iterator[str]:
     """All names in a model. Those that are not UTF-8 come as bytes: that is how protobuf hands them out."""
-    graphs = [model.graph, *(body for node in all_nodes(model) for body in bodies(node))]
-    for graph in graphs:
+    nodes = list(all_nodes(model))
+    for graph in (model.graph, *(body for node in nodes for body in bodies(node))):
         for value in (*graph.input, *graph.output, *graph.value_info):
             yield value.name
             yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
@@ -69,7 +70,7 @@ def texts(model: onnx.ModelProto) -> Iterator[str]:
         yield entry.domain
     for function in model.functions:
         yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
-    for node in all_nodes(model):
+    for node in nodes:
         yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
         for attribute in node.attribute:
             yield attribute.name
@@ -94,8 +95,10 @@ def captured(node: onnx.NodeProto) -> tuple[str, ...]:
         If(cond)                      captured: x
           └─ then: y = Relu(x)        y is the body's own
     """
-    found: set[str] = set()
     pending: list[tuple[onnx.GraphProto, tuple[frozenset[str], ...]]] = [(body, ()) for body in bodies(node)]
+    if not pending:
+        return ()
+    found: set[str] = set()
     while pending:
         body, enclosing = pending.pop()
         own = frozenset(

@@ -45,6 +45,17 @@ def graph_constant(tensor: str) -> str:
     return f"graph:const:{tensor}"
 
 
+def makes_its_tensor(slot: str) -> bool:
+    """Whether a tensor begins at a slot: an op's output, a graph input or a constant.
+
+    >>> [makes_its_tensor(slot) for slot in ("conv:out:0", "graph:in:x", "conv:in:0", "graph:out:y")]
+    [True, True, False, False]
+    """
+    if slot.startswith("graph:"):
+        return not slot.startswith("graph:out:")
+    return slot.rsplit(":", 2)[1] != "in"
+
+
 def parts(slot: str) -> SlotParts:
     """Take a slot's name apart. Op names may contain colons; importers see to it that none begins with ``graph:``.
 

@@ -72,9 +72,19 @@ def _readers(structure: Structure) -> Iterator[str]:
 
 
 def _cycles(structure: Structure) -> Iterator[str]:
+    if _is_in_order(structure):
+        return
     _, stuck = topological(structure.ops)
     if stuck:
         yield f"{len(stuck)} ops lie on or behind a cycle ({' -> '.join(_one_cycle(stuck))})"
+
+
+def _is_in_order(structure: Structure) -> bool:
+    """Whether no op reads what itself or a later one makes, so that there is no cycle. Most files are so."""
+    made = {name: index for index, op in enumerate(structure.ops) for name in op.outputs if name is not None}
+    return all(
+        made.get(name, -1) < index for index, op in enumerate(structure.ops) for name in op.inputs if name is not None
+    )
 
 
 def _one_cycle(stuck: list[Op]) -> list[str]:
