@@ -7,7 +7,8 @@ saturates one step further out, nearer to the true value, and every runtime keep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from qgraph.errors import ExportError
 from qgraph.tqc import QuantizationState, TqcRecord
+
+SLAB = 1 << 22
+"""Elements of a constant that are quantized at a time."""
 
 OPSET_OF_DTYPE = {"int8": 13, "uint8": 13, "int32": 13, "int16": 21, "uint16": 21}
 """The first opset whose QuantizeLinear and DequantizeLinear know the type, per channel too (int32: dequantize only)."""
@@ -86,25 +90,51 @@ def quantize(values: NDArray[np.generic], encoding: Encoding, tensor: str) -> ND
         ExportError: the number of scales is not the number of channels, or `values` has NaN.
     """
     scale, offset = (encoding.shaped(part, "float64") for part in (encoding.scale, encoding.offset))
-    if encoding.axis is not None:
-        if not -values.ndim <= encoding.axis < values.ndim or values.shape[encoding.axis] != scale.size:
+    axis = encoding.axis
+    if axis is not None:
+        if not -values.ndim <= axis < values.ndim or values.shape[axis] != scale.size:
             raise ExportError(
                 "scales do not fit the channels of a constant",
-                f"{tensor} of shape {values.shape} with {scale.size} scales on axis {encoding.axis}",
+                f"{tensor} of shape {values.shape} with {scale.size} scales on axis {axis}",
                 "export with the model that the run was made from",
             )
         along = [1] * values.ndim
-        along[encoding.axis] = scale.size
+        along[axis] = scale.size
         scale, offset = scale.reshape(along), offset.reshape(along)
-    if np.isnan(values).any():
-        raise ExportError("a constant holds NaN", tensor, "exclude it from quantization or repair the model")
+    integers = np.empty(values.shape, encoding.dtype)
+    for part in _slabs(values.shape):
+        own = part if axis is not None and axis % values.ndim == len(part) - 1 else ()
+        if np.isnan(values[part]).any():
+            raise ExportError("a constant holds NaN", tensor, "exclude it from quantization or repair the model")
+        integers[part] = _integers(values[part], encoding, scale[own], offset[own])
+    return integers
+
+
+def _integers(
+    values: NDArray[np.generic], encoding: Encoding, scale: NDArray[np.generic], offset: NDArray[np.generic]
+) -> NDArray[np.generic]:
     quotient = "float64" if encoding.dtype == "int32" else "float32"
     with np.errstate(over="ignore"):
-        steps = np.rint(values.astype(quotient) / scale.astype(quotient)).astype("float64")
-    integers: NDArray[np.generic] = np.clip(steps + offset, encoding.quant_min, encoding.quant_max).astype(
-        encoding.dtype
-    )
-    return integers
+        steps = np.rint(values.astype(quotient, copy=False) / scale.astype(quotient)).astype("float64")
+    steps += offset
+    steps = np.clip(steps, encoding.quant_min, encoding.quant_max)  # a scalar, for a constant without dimensions
+    return np.asarray(steps, encoding.dtype)
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut an array along its first real axis: one that is mapped from a file never lies in memory as a whole.
+
+    >>> list(_slabs((2, 3))), list(_slabs((1, 3, 1 << 21)))
+    ([()], [(slice(None, None, None), slice(0, 2, None)), (slice(None, None, None), slice(2, 3, None))])
+    """
+    size = math.prod(shape)
+    if size <= SLAB:
+        yield ()
+        return
+    axis = next(axis for axis, length in enumerate(shape) if length > 1)
+    step = max(1, SLAB * shape[axis] // size)
+    for start in range(0, shape[axis], step):
+        yield (*[slice(None)] * axis, slice(start, min(start + step, shape[axis])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +166,8 @@ SUFFIXES = (
     "Clip",
     "clip_min",
     "clip_max",
+    "unfused",
+    "Sum",
 )
 """What is appended to a stem: the names that must be free in the graph."""
 
@@ -148,6 +180,15 @@ def parameters(encoding: Encoding, pair: Pair) -> list[TensorProto]:
         offset = encoding.shaped(encoding.offset, encoding.dtype)
         protos.append(numpy_helper.from_array(offset, f"{pair.stem}/zero_point"))
     return protos
+
+
+def unfused_node(source: str, pair: Pair) -> NodeProto:
+    """A Sum of one tensor, which changes nothing, between an op and a QuantizeLinear per channel.
+
+    onnxruntime makes one integer kernel of DequantizeLinear, Add and QuantizeLinear without looking at the scales, and
+    that kernel then refuses one per channel. It knows no such kernel for Sum.
+    """
+    return helper.make_node("Sum", [source], [f"{pair.stem}/unfused"], name=f"{pair.stem}/Sum")
 
 
 def quantize_nodes(source: str, encoding: Encoding, pair: Pair) -> tuple[list[NodeProto], list[TensorProto]]:

@@ -7,6 +7,7 @@ Per tensor, A being the parameters of the slot that makes it and B those of a sl
 
 - A float reader takes the dequantized tensor if the producer is quantized (its integer kernel makes nothing
   else), and T itself if the producer is a float op or the graph's input.
+- A tensor that is made per channel passes through a Sum of one before its Q, see `encoding.unfused_node`.
 - A constant becomes an integer initializer and DQ, from its float values once per encoding that is read.
 - A graph output keeps its name: the tensor that it reads is called T, the raw one ``T/float``.
 
@@ -22,9 +23,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from qgraph.errors import ExportError
+from qgraph.errors import ExportError, ModelError
 from qgraph.formats.encoding import (
     OPSET_OF_DTYPE,
     SUFFIXES,
@@ -35,8 +36,11 @@ from qgraph.formats.encoding import (
     parameters,
     quantize,
     quantize_nodes,
+    unfused_node,
 )
 from qgraph.ir import slots
+from qgraph.ir.onnx_light import convert_opset
+from qgraph.ir.onnx_tensors import read_array
 from qgraph.solve.run import RunData
 
 FLOAT = None
@@ -95,11 +99,9 @@ def _at_opset(proto: ModelProto, minimum: int) -> ModelProto:
         model.CopyFrom(proto)
     else:
         try:
-            model = version_converter.convert_version(proto, minimum)
-        except (RuntimeError, ValueError) as error:  # the converter's own error, or a model above 2 GB
-            raise ExportError(
-                f"cannot convert the model to opset {minimum}", str(error), "use at most 8 bits"
-            ) from error
+            model = convert_opset(proto, minimum, proto.graph.name)
+        except ModelError as error:
+            raise ExportError(error.what, error.which, "use at most 8 bits") from error
     minimum_version = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     model.ir_version = max(model.ir_version, minimum_version)
     for node in model.graph.node:
@@ -245,6 +247,9 @@ class _Placer:
             initializers += parameters(encoding, pair)
             if constant is None:
                 source = views.get(self._reading.made_with(tensor), raw)
+                if source == raw and encoding.axis is not None and self._reading.made_by_integers(tensor):
+                    nodes.append(unfused_node(source, pair))
+                    source = nodes[-1].output[0]
                 made, bounds = quantize_nodes(source, encoding, pair)
                 nodes += made
                 initializers += bounds
@@ -277,7 +282,7 @@ class _Placer:
             )
         if constant.data_location == TensorProto.EXTERNAL and self._folder is None:
             raise ExportError("a constant's data is in another file", constant.name, "say in which folder")
-        values = numpy_helper.to_array(constant, str(self._folder or ""))
+        values = read_array(constant, self._folder or Path())
         return numpy_helper.from_array(quantize(values, encoding, constant.name), pair.quantized)
 
     def _pair(self, tensor: str, *, is_first: bool, is_output: bool) -> Pair:

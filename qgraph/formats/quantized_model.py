@@ -63,9 +63,12 @@ class QuantizedModel:
             that is made in float is quantized several times, in the order of the file.
         reinterpreted: sorted by op.
         unread: nodes whose parameters the file does not hold or holds per block; what they make is taken as float.
+        is_stored: the ops are the kernels that run, as the target's own format has them: what runs as one op is one
+            already, and every constant is stored with parameters of its own.
     """
 
     structure: Structure
     quantizations: Mapping[str, tuple[Quantization, ...]]
     reinterpreted: tuple[Reinterpretation, ...] = ()
     unread: tuple[str, ...] = ()
+    is_stored: bool = False

@@ -9,6 +9,7 @@ import pytest
 from simulation import BIAS, INT8, UINT8, weight
 
 from qgraph.errors import ExportError
+from qgraph.formats import encoding as encodings
 from qgraph.formats.encoding import Encoding, encoding_of, quantize
 from qgraph.tqc import QuantizationState, Scheme, TqcRecord
 
@@ -86,3 +87,23 @@ def test_nan_in_a_constant_is_refused() -> None:
 def test_an_axis_that_the_constant_does_not_have_is_refused(axis: int) -> None:
     with pytest.raises(ExportError, match="do not fit the channels"):
         quantize(np.ones((2, 2), "f"), encoding(weight(axis), (1.0, 1.0)), "w")
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+@pytest.mark.parametrize("shape", [(5, 4, 3), (1, 4, 3), (1, 1, 3), (7, 1, 1), (0, 4, 3)])
+def test_a_large_constant_is_quantized_in_slabs_as_in_one(
+    shape: tuple[int, ...], axis: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    scheme = Scheme(8, signed=True, symmetric=True, quant_min=-127, quant_max=127, axis=axis)
+    scale = tuple(0.01 * (k + 1) for k in range(1 if axis is None else shape[axis]))
+    record = TqcRecord("Op:in:1", "w", "weight", S.ACTIVATED, scheme, scale, (0,) * len(scale))
+    code = encoding_of(record)
+    assert code is not None
+    whole = quantize(values, code, "w")
+    monkeypatch.setattr(encodings, "SLAB", 4)
+    np.testing.assert_array_equal(quantize(values, code, "w"), whole)
+    steps = np.array(scale).reshape([-1 if one == axis else 1 for one in range(3)])
+    np.testing.assert_allclose(
+        whole * steps, np.clip(values, -127 * steps, 127 * steps), atol=0.51 * steps.max(initial=1)
+    )

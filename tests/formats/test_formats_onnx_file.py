@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,52 @@ def test_external_weights_are_copied_from_the_models_folder(tmp_path: Path, in_o
     assert external_data_helper.uses_external_data(light.graph.initializer[0])
     (source / "s.data").unlink()
     np.testing.assert_array_equal(weight_of(target / "m.onnx"), WEIGHT)
+
+
+def test_the_second_file_holds_the_large_weights_only_each_on_its_own_page(tmp_path: Path) -> None:
+    large = model()
+    large.graph.name, large.doc_string = "named", "documented"
+    large.metadata_props.add(key="k", value="v")
+    large.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.int64), "small"))
+    large.graph.initializer.append(TensorProto(name="text", data_type=TensorProto.STRING, dims=[1], string_data=[b"t"]))
+    large.graph.initializer.append(helper.make_tensor("listed", TensorProto.FLOAT, [500], np.arange(500.0)))
+    before = large.SerializeToString(deterministic=True)
+    write_checked(large, tmp_path / "m.onnx", runs, in_one_file=1000)
+    assert large.SerializeToString(deterministic=True) == before
+    light, read = onnx.load(tmp_path / "m.onnx", load_external_data=False), onnx.load(tmp_path / "m.onnx")
+    moved = {t.name: dict(entries_of(t)) for t in light.graph.initializer if t.data_location}
+    assert moved.keys() == {"w", "listed"}
+    assert all(int(entries["offset"]) % 4096 == 0 for entries in moved.values())
+    weights = {t.name: t for t in read.graph.initializer}
+    np.testing.assert_array_equal(numpy_helper.to_array(weights["listed"]), np.arange(500, dtype=np.float32))
+    np.testing.assert_array_equal(numpy_helper.to_array(weights["small"]), [1, 1])
+    assert weights["text"].string_data == [b"t"]
+    assert (read.graph.name, read.doc_string, read.metadata_props[0].value) == ("named", "documented", "v")
+
+
+def entries_of(tensor: TensorProto) -> list[tuple[str, str]]:
+    return [(entry.key, entry.value) for entry in tensor.external_data]
+
+
+def test_weights_go_from_file_to_file_without_lying_in_memory(tmp_path: Path) -> None:
+    source, target, size = tmp_path / "source", tmp_path / "target", 400 << 20
+    source.mkdir()
+    target.mkdir()
+    with (source / "s.data").open("wb") as file:
+        file.truncate(size)
+    light = model()
+    weight = light.graph.initializer[0]
+    weight.CopyFrom(TensorProto(name="w", data_type=TensorProto.INT8, dims=[size], data_location=TensorProto.EXTERNAL))
+    weight.external_data.add(key="location", value="s.data")
+    light.graph.node[0].CopyFrom(helper.make_node("Size", ["w"], ["y"], name="node"))
+    light.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.INT64, []))
+    tracemalloc.start()
+    try:
+        write_checked(light, target / "m.onnx", runs, folder=source, in_one_file=1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 << 20
+    (written,) = target.glob("*.data")
+    assert written.stat().st_size == size
+    written.unlink()

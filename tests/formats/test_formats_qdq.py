@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -371,6 +372,18 @@ class TestRanges:
         exported = export(model, {"graph:in:x": per_channel, "n.op:in:0": per_channel})
         assert said(exported, read_by(exported, "n.op"))[0] == [*per_channel.scales]
 
+    @pytest.mark.parametrize("op_type", ["Add", "Mul"])
+    def test_what_an_integer_op_makes_may_be_quantized_per_channel(self, op_type: str) -> None:
+        per_channel = P(
+            (0.01, 0.02, 0.005), 128, Scheme(8, signed=False, symmetric=False, quant_min=0, quant_max=255, axis=1)
+        )
+        model = model_of([op(op_type, ["x", "x"], "a"), op("Neg", ["a"], "n")], ["n"])
+        scales = {"graph:in:x": A, "a.op:in:0": A, "a.op:in:1": A, "a.op:out:0": per_channel, "n.op:in:0": per_channel}
+        exported = export(model, scales)
+        session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
+        x = np.full([value.dim_value for value in model.graph.input[0].type.tensor_type.shape.dim], 1.0, np.float32)
+        assert np.all(session.run(None, {"x": x})[0] < 0)
+
     @pytest.mark.parametrize("signed", [True, False])
     def test_16_bits_take_the_model_to_opset_21_and_8_bits_leave_it_where_it_is(self, signed: bool) -> None:
         low = -(2**15) if signed else 0
@@ -381,6 +394,23 @@ class TestRanges:
         assert (exported.opset_import[0].version, exported.ir_version) == (21, 10)
         assert all(node.name for node in exported.graph.node)
         assert export(model, {"m.op:out:0": A, "n.op:in:0": A}).opset_import[0].version == 13
+
+    def test_external_weights_of_a_model_that_is_raised_are_quantized_or_stay_where_they_are(
+        self, tmp_path: Path
+    ) -> None:
+        matrix = RNG.uniform(-1, 1, (6, 300)).astype("f")
+        nodes = [op("MatMul", ["x", "w"], "a"), op("MatMul", ["x", "v"], "b"), op("Add", ["a", "b"], "y")]
+        model = model_of(nodes, ["y"], {"w": matrix, "v": matrix})
+        onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+        light = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+        activation = P(1e-4, 0, Scheme(16, signed=True, symmetric=False, quant_min=-(2**15), quant_max=2**15 - 1))
+        slots = {"graph:in:x": activation, "a.op:in:0": activation, "a.op:in:1": P(0.01, 0, weight(None))}
+        exported = to_qdq(light, run_of(light, slots), {}, tmp_path)
+        assert exported.opset_import[0].version == 21
+        constants = {tensor.name: tensor for tensor in exported.graph.initializer}
+        integers = numpy_helper.to_array(constants["w/quantized"])
+        np.testing.assert_array_equal(integers, np.clip(np.rint(matrix / np.float32(0.01)), -127, 127))
+        assert [name for name, one in constants.items() if one.data_location == TensorProto.EXTERNAL] == ["v"]
 
     def test_32_bits_are_for_constants_only(self) -> None:
         model = model_of([op("Neg", ["x"], "n")], ["n"])
