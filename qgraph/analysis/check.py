@@ -5,96 +5,138 @@ Needs no data and does not run anything: the rules are applied to the float mode
 
 - Two parameters are equal if their scales are at most one unit in the last place of a float32 apart and their zero
   points mean the same integer: int8 with zero point z is uint8 with z + 128.
-- Only rules that the target demands can be violated; what it merely prefers cannot.
+- Only rules that the target demands can be violated; where what it merely prefers is not so, that is a note.
 - Only what is quantized can violate a rule. What the file left float although the target would quantize it is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from qgraph.analysis import repair
+from qgraph.analysis.case import Case, case_of
 from qgraph.analysis.parameters import Parameters, product, same_parameters, same_scales, shifted
+from qgraph.analysis.pricing import NO_PRICES, Prices
+from qgraph.analysis.ratios import ratio_violations
+from qgraph.analysis.repair_plan import plan_repairs
 from qgraph.analysis.schemes import scheme_violations
-from qgraph.analysis.violation import Report, Rule, Summary, Violation
-from qgraph.constraints.model import Constraints, Derived, Fixed, Fused, Origin, Same, Strength, TensorEdge
+from qgraph.analysis.violation import Change, Repair, Report, Rule, Summary, Violation
+from qgraph.constraints.model import Derived, Fixed, Fused, Same, Strength
 from qgraph.constraints.rule_pack import RulePack
 from qgraph.constraints.rules import constrain
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
-from qgraph.ir.elements import Op
+from qgraph.formats.tflite_ops import CONVERSIONS
 from qgraph.ir.graph import Graph
 from qgraph.ir.slots import parts
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
-
-@dataclass(frozen=True)
-class _Case:
-    """A model and what a target says about it, with the lookups that the checks share.
-
-    Attributes:
-        ops: by name, in topological order.
-        fused: by the name of the second op of the pair.
-        ties: by the rule and op that they come from.
-        edges: by tensor.
-        passed_on: by output slot of a pass-through op, what ties it to that op's input.
-    """
-
-    model: QuantizedModel
-    pack: RulePack
-    constraints: Constraints
-    ops: Mapping[str, Op]
-    fused: Mapping[str, Fused]
-    ties: Mapping[Origin, tuple[Same, ...]]
-    edges: Mapping[str, tuple[TensorEdge, ...]]
-    passed_on: Mapping[str, Same]
-
-    def at(self, slot: str) -> tuple[Parameters, ...]:
-        """The parameters of the tensor at a slot; none where it is float."""
-        tensor = self.constraints.slots[slot].tensor
-        return tuple(_parameters(tensor, entry) for entry in self.model.quantizations.get(slot, ()))
-
-    def inside(self, slot: str, op: str) -> str:
-        """The slot that a constraint on `op` is about: where the file quantizes within a fused chain, that place."""
-        found, current = slot, slot
-        while (name := parts(current).op) is not None and name != op and name in self.fused:
-            current = self.fused[name].producer
-            if current in self.model.quantizations:
-                found = current
-        return found
-
-
-def check(model: QuantizedModel, pack: RulePack) -> Report:
+def check(model: QuantizedModel, pack: RulePack, prices: Prices = NO_PRICES) -> Report:
     """Hold a quantized model against a target's rules.
 
+    Args:
+        prices: what changes cost, where statistics exist; they decide between equally small repairs.
+
     Returns:
-        All violations, in the order of the model's ops, and counts of what is quantized and what is not.
+        All violations, in the order of the model's ops, the smallest repairs, and counts of what is quantized and
+        what is not.
     """
+    pack = _for_stored(pack) if model.is_stored else pack
     constraints = constrain(Graph(model.structure), pack, kept=_quantized_ops(model))
-    ops = {op.name: op for op in model.structure.ops}
-    fused = {name: pair for pair in constraints.fused if (name := parts(pair.consumer).op) is not None}
-    binding = [tie for tie in constraints.same if tie.strength != Strength.PREFERRED]
-    ties = _grouped((tie.origin, tie) for tie in constraints.same)
-    edges = _grouped((edge.tensor, edge) for edge in constraints.tensors)
-    passed_on = {tie.b: tie for tie in constraints.same if tie.pass_through}
-    case = _Case(model, pack, constraints, ops, fused, ties, edges, passed_on)
-    found = dict.fromkeys(
+    case = case_of(model, pack, constraints)
+    repairable = dict[Violation, str](
         [
-            *(violation for tie in binding for violation in _same(tie, case)),
-            *(violation for fixed in constraints.fixed for violation in _fixed(fixed, case)),
-            *(violation for bias in constraints.derived for violation in _derived(bias, case)),
-            *(violation for pair in constraints.fused for violation in _fused(pair, case)),
-            *_requantized(case),
-            *_reinterpreted(case),
-            *scheme_violations(constraints, model.quantizations, pack, ops),
+            *(entry for tie in case.binding for entry in _same(tie, case)),
+            *(entry for fixed in constraints.fixed for entry in _fixed(fixed, case)),
+            *(entry for bias in constraints.derived for entry in _derived(bias, case)),
         ]
     )
-    place = {name: index for index, name in enumerate(ops)}
-    ordered = sorted(found, key=lambda v: (place.get(v.op, len(place)), v.op, v.rule, [t.name for t in v.tensors]))
-    return Report(pack.name, pack.version, _rules(pack, ordered), tuple(ordered), _summary(case))
+    others = dict.fromkeys(
+        [
+            *(violation for pair in constraints.fused for violation in _fused(pair, case)),
+            *(violation for ratio in constraints.ratios for violation in ratio_violations(ratio, case)),
+            *_requantized(case),
+            *_reinterpreted(case),
+            *scheme_violations(constraints, model.quantizations, pack, case.ops),
+        ]
+    )
+    preferred = [tie for tie in constraints.same if tie.strength == Strength.PREFERRED]
+    repairs = plan_repairs(repairable, case, prices)
+    repaired = (_with_alternatives(violation, case, prices) for violation in _repaired(repairable, repairs))
+    found = _ordered([*repaired, *others], case)
+    return Report(
+        pack.name,
+        pack.version,
+        _rules(pack, found),
+        found,
+        _summary(case),
+        repairs,
+        _ordered((note for tie in preferred for note, _ in _same(tie, case)), case),
+    )
+
+
+def _ordered(found: Iterable[Violation], case: Case) -> tuple[Violation, ...]:
+    """In the order of the model's ops."""
+    place = {name: index for index, name in enumerate(case.ops)}
+    key = {v: (place.get(v.op, len(place)), v.op, v.rule, [t.name for t in v.tensors]) for v in found}
+    return tuple(sorted(key, key=lambda violation: key[violation]))
+
+
+def _repaired(found: Iterable[Violation], repairs: Iterable[Repair]) -> Iterator[Violation]:
+    """The violations with what the smallest repair of theirs asks for, where that is not what they say alone."""
+    smallest = {violation: repair for repair in repairs for violation in repair.violations}
+    for violation in found:
+        repair = smallest.get(violation)
+        yield violation if repair is None or _agrees(violation, repair) else replace(violation, repair=repair.text)
+
+
+def _with_alternatives(violation: Violation, case: Case, prices: Prices) -> Violation:
+    """A violation with every single change that repairs it alone, each with its price, cheapest first."""
+    if prices is NO_PRICES or violation.kind != "same":
+        return violation
+    a, b = violation.tensors
+    ways: list[tuple[str, str | None, Parameters, Parameters]]
+    ways = [("parameters", None, a, b), ("parameters", None, b, a)]
+    if case.pack.can_requantize and a.name in case.ops[violation.op].inputs:
+        ways.append(("requantize", violation.op, a, b))
+    found = []
+    for kind, op, was, other in ways:
+        wanted = replace(shifted(other, was.dtype), name=was.name)
+        single = kind == "parameters"
+        price = prices.parameters([(was, wanted)])[0] if single else prices.requantize(was, wanted)
+        found.append(Change(kind, was.name, op, was, wanted, price))
+    found.sort(key=lambda change: (change.price_db is None, change.price_db or 0.0))
+    return replace(violation, alternatives=tuple(found))
+
+
+def _agrees(violation: Violation, repair: Repair) -> bool:
+    """Whether each violation of a set has its own change, and this one's is the one that its text names."""
+    if len(repair.changes) != len(repair.violations) or any(c.price_db is not None for c in repair.changes):
+        return False
+    return any(violation.repair.startswith(_head(change)) for change in repair.changes)
+
+
+def _head(change: Change) -> str:
+    """How the text of a repair by one change begins."""
+    verb = {"bias": "store", "requantize": "requantize", "parameters": "quantize"}[change.kind]
+    return f"{verb} {change.tensor} "
+
+
+def _for_stored(pack: RulePack) -> RulePack:
+    """A pack for a model in the target's own format, whose ops are kernels and whose constants have parameters.
+
+    What runs as one op is one there, so that two that could run as one do not; and rules about how a constant
+    operand of a float model would be converted say nothing.
+    """
+    return replace(
+        pack,
+        fusions=(),
+        no_values=tuple(rule for rule in pack.no_values if not rule.constants_only),
+        quantizable=tuple(
+            replace(rule, when=tuple(condition for condition in rule.when if condition.constant is None))
+            for rule in pack.quantizable
+        ),
+    )
 
 
 def _quantized_ops(model: QuantizedModel) -> frozenset[str]:
@@ -109,21 +151,15 @@ def _rules(pack: RulePack, violations: Iterable[Violation]) -> tuple[Rule, ...]:
     rules |= {rule.name: Rule(rule.name, "fixed", rule.source) for rule in pack.fixed}
     rules |= {rule.name: Rule(rule.name, "derived", rule.source) for rule in pack.weighted if rule.bias is not None}
     rules |= {rule.name: Rule(rule.name, "fused", rule.source) for rule in pack.fusions}
+    rules |= {rule.name: Rule(rule.name, "ratio", rule.source) for rule in pack.ratios}
     return tuple(rules[name] for name in sorted(rules))
 
 
-def _grouped(entries: Iterable[tuple[Key, Value]]) -> dict[Key, tuple[Value, ...]]:
-    result: dict[Key, list[Value]] = {}
-    for key, value in entries:
-        result.setdefault(key, []).append(value)
-    return {key: tuple(values) for key, values in result.items()}
+Located = tuple[Violation, str]
+"""A violation and a slot that it is about."""
 
 
-def _parameters(tensor: str, entry: Quantization) -> Parameters:
-    return Parameters(tensor, entry.dtype, entry.scale, entry.offset)
-
-
-def _same(tie: Same, case: _Case) -> Iterator[Violation]:
+def _same(tie: Same, case: Case) -> Iterator[Located]:
     origin = tie.origin
     first, second = case.at(tie.a), case.at(case.inside(tie.b, origin.op))
     if not first or not second or any(same_parameters(a, b) for a in first for b in second):
@@ -132,7 +168,7 @@ def _same(tie: Same, case: _Case) -> Iterator[Violation]:
     scales_agree = same_scales(a.scale, b.scale)
     what = "zero point" if scales_agree else "scale"
     shift = f" ({a.dtype} and {b.dtype} compared with zero points shifted)" if a.dtype != b.dtype else ""
-    yield Violation(
+    violation = Violation(
         rule=origin.rule,
         kind="same",
         op=origin.op,
@@ -142,9 +178,10 @@ def _same(tie: Same, case: _Case) -> Iterator[Violation]:
         message=f"{a.name} and {b.name} must have equal parameters, but differ in {what}{shift}",
         repair=_repair_of(tie, a, b, case),
     )
+    yield violation, tie.a
 
 
-def _repair_of(tie: Same, a: Parameters, b: Parameters, case: _Case) -> str:
+def _repair_of(tie: Same, a: Parameters, b: Parameters, case: Case) -> str:
     if parts(tie.b).side == "in":
         return repair.inputs_only(a, b, tie.origin.op)
     if tie.pass_through:
@@ -155,7 +192,7 @@ def _repair_of(tie: Same, a: Parameters, b: Parameters, case: _Case) -> str:
     return repair.merging(a, b, inputs, case.pack.activation, tie.origin.op, reason)
 
 
-def _bound_elsewhere(slot: str, read: Parameters, case: _Case) -> str | None:
+def _bound_elsewhere(slot: str, read: Parameters, case: Case) -> str | None:
     """Why the tensor that a slot reads cannot simply be made with other parameters; None where it can."""
     edges = case.edges.get(read.name, ())
     producer = next((edge.producer for edge in edges if edge.consumer == slot), None)
@@ -170,7 +207,7 @@ def _bound_elsewhere(slot: str, read: Parameters, case: _Case) -> str | None:
     return None
 
 
-def _fixed(fixed: Fixed, case: _Case) -> Iterator[Violation]:
+def _fixed(fixed: Fixed, case: Case) -> Iterator[Located]:
     found = case.at(case.inside(fixed.slot, fixed.origin.op))
     if not found:
         return
@@ -178,7 +215,7 @@ def _fixed(fixed: Fixed, case: _Case) -> Iterator[Violation]:
     wanted = Parameters(found[0].name, scheme.dtype, (fixed.scale,), (fixed.offset,))
     if any(same_parameters(entry, wanted) for entry in found):
         return
-    yield Violation(
+    violation = Violation(
         rule=fixed.origin.rule,
         kind="fixed",
         op=fixed.origin.op,
@@ -188,9 +225,10 @@ def _fixed(fixed: Fixed, case: _Case) -> Iterator[Violation]:
         message=f"{found[0].name} must have {shifted(wanted, found[0].dtype).values}, but has {found[0].values}",
         repair=repair.fixed(found[0], wanted, fixed.origin.op, can_requantize=case.pack.can_requantize),
     )
+    yield violation, case.inside(fixed.slot, fixed.origin.op)
 
 
-def _derived(bias: Derived, case: _Case) -> Iterator[Violation]:
+def _derived(bias: Derived, case: Case) -> Iterator[Located]:
     found, inputs, weights = case.at(bias.slot), case.at(bias.activation), case.at(bias.weight)
     if not found:
         return
@@ -205,7 +243,7 @@ def _derived(bias: Derived, case: _Case) -> Iterator[Violation]:
         wrong.append("has another scale than input times weight")
     if not wrong:
         return
-    yield Violation(
+    violation = Violation(
         rule=bias.origin.rule,
         kind="derived",
         op=bias.origin.op,
@@ -216,9 +254,10 @@ def _derived(bias: Derived, case: _Case) -> Iterator[Violation]:
         repair=repair.derived(entry, wanted, dtype),
         expected=wanted,
     )
+    yield violation, bias.activation
 
 
-def _fused(pair: Fused, case: _Case) -> Iterator[Violation]:
+def _fused(pair: Fused, case: Case) -> Iterator[Violation]:
     found = case.at(pair.producer) or case.at(pair.consumer)
     if not found:
         return
@@ -237,7 +276,7 @@ def _fused(pair: Fused, case: _Case) -> Iterator[Violation]:
     )
 
 
-def _requantized(case: _Case) -> Iterator[Violation]:
+def _requantized(case: Case) -> Iterator[Violation]:
     """Tensors that are read with other parameters than they were made with, where the target cannot."""
     if case.pack.can_requantize:
         return
@@ -258,7 +297,11 @@ def _requantized(case: _Case) -> Iterator[Violation]:
         )
 
 
-def _reinterpreted(case: _Case) -> Iterator[Violation]:
+def _parameters(tensor: str, entry: Quantization) -> Parameters:
+    return Parameters(tensor, entry.dtype, entry.scale, entry.offset)
+
+
+def _reinterpreted(case: Case) -> Iterator[Violation]:
     for entry in case.model.reinterpreted:
         made, read = _parameters(entry.tensor, entry.made), _parameters(entry.tensor, entry.read)
         yield Violation(
@@ -273,17 +316,21 @@ def _reinterpreted(case: _Case) -> Iterator[Violation]:
         )
 
 
-def _summary(case: _Case) -> Summary:
+def _summary(case: Case) -> Summary:
     planned: dict[str, bool] = {}
     quantized: dict[str, bool] = {}
     for slot, plan in case.constraints.slots.items():
         planned[plan.tensor] = planned.get(plan.tensor, False) or plan.scheme is not None
         quantized[plan.tensor] = quantized.get(plan.tensor, False) or slot in case.model.quantizations
+    # What is converted at the model's border, as an int8 result to uint8, is no matter of the target's.
+    converted = {name for op in case.ops.values() if op.type in CONVERSIONS for name in (*op.inputs, *op.outputs)}
     return Summary(
         ops=len(case.ops),
         quantized=sum(quantized.values()),
         left_float=_names(name for name, wanted in planned.items() if wanted and not quantized[name]),
-        not_wanted=_names(name for name, wanted in planned.items() if quantized[name] and not wanted),
+        not_wanted=_names(
+            name for name, wanted in planned.items() if quantized[name] and not wanted and name not in converted
+        ),
         unread=case.model.unread,
     )
 

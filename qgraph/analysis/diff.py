@@ -2,22 +2,25 @@
 
 Plain Python: the query commands compute it from the database and must start at once. A tensor means the slot
 of its producer; where no run quantizes that one, the first slot by name that reads the tensor and is quantized.
-``diff(a, a)`` is empty, and ``diff(b, a)`` is ``diff(a, b)`` with both sides swapped and every damage negated.
+``diff(a, a)`` is empty, and ``diff(b, a)`` is ``diff(a, b)`` with both sides swapped and every damage negated. Of two
+versions of a model the names are those of a: b's run is renamed first, see `qgraph.analysis.diff_match`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 
 from qgraph.constraints.model import Group
 from qgraph.ir import slots
 from qgraph.solve.run import Parameter, RunData, RunSettings
 from qgraph.tqc import TqcRecord
 
-Setting = Parameter | None
+Setting = Parameter | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,15 @@ class StateChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Noises:
+    """The predicted noise of a tensor in both runs, in dB, changed or not."""
+
+    tensor: str
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, slots=True)
 class Regrouping:
     """A group of one run whose slots lie in several groups of the other.
 
@@ -100,39 +112,78 @@ class RequantizeChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Renaming:
+    """A tensor that has another name in each of two versions of a model."""
+
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many slots are in each state, by run; both empty where they are equal."""
+
+    a: Mapping[str, int]
+    b: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Diff:
     """Everything that differs between run a and run b.
 
     Attributes:
         settings: by name; an observer's parameters as ``observer_parameters.NAME``.
+        provenance: what else differs that the runs come from, by field: ``model.graph``, ``calibration.data``, …
         scales: largest damage first, unknown damage last, ties by tensor.
         states: by tensor.
         requantize: by slot.
+        renamed: by name in a.
+        added, removed: float tensors that only b, only a has; sorted.
     """
 
     settings: Mapping[str, Change]
+    provenance: Mapping[str, Change]
     scales: tuple[ScaleChange, ...]
     groups: GroupChanges
     states: tuple[StateChange, ...]
     requantize: tuple[RequantizeChange, ...]
+    coverage: Coverage
+    renamed: tuple[Renaming, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
-        """Whether the runs are the same."""
+        """Whether the runs are the same, wherever they come from."""
+        # A tensor that only one run has is in another state.
         parts = (self.settings, self.scales, self.groups.split, self.groups.merged, self.states, self.requantize)
-        return not any(parts)
+        return not any((*parts, self.coverage.a, self.coverage.b, self.renamed))
 
 
-def diff(a: RunData, b: RunData) -> Diff:
-    """Compare two runs, of one model or of two."""
+def diff(
+    a: RunData,
+    b: RunData,
+    *,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+    provenance: Mapping[str, tuple[Setting, Setting]] = MappingProxyType({}),
+) -> Diff:
+    """Compare two runs, of one model or of two.
+
+    Args:
+        b: under the names of a.
+        renamed: names of tensors in b by their names in a, where they differ.
+        provenance: what differs of what the runs come from, by field.
+    """
     records_a, records_b = ({record.slot: record for record in run.tqcs} for run in (a, b))
     pairs = {
         tensor: (records_a.get(slot), records_b.get(slot))
         for tensor, slot in _slot_of_tensor(records_a, records_b).items()
     }
     changes = [change for tensor, (x, y) in pairs.items() if (change := _scale_change(tensor, x, y)) is not None]
+    in_a, in_b = ({record.tensor for record in run.tqcs} for run in (a, b))
     return Diff(
         settings=_settings(a.settings, b.settings),
+        provenance={name: Change(*both) for name, both in sorted(provenance.items())},
         scales=tuple(sorted(changes, key=_by_damage)),
         groups=GroupChanges(
             split=_regrouped(a.grouping.groups, b.grouping.groups),
@@ -144,7 +195,27 @@ def diff(a: RunData, b: RunData) -> Diff:
             if x is None or y is None or x.state != y.state
         ),
         requantize=_requantizes(a, b, records_a, records_b),
+        coverage=_coverage(a, b),
+        renamed=tuple(Renaming(x, y) for x, y in sorted(renamed.items())),
+        added=tuple(sorted(in_b - in_a)),
+        removed=tuple(sorted(in_a - in_b)),
     )
+
+
+def noises(a: RunData, b: RunData) -> tuple[Noises, ...]:
+    """The noise of every tensor for which both runs know it, by tensor; b under the names of a."""
+    records_a, records_b = ({record.slot: record for record in run.tqcs} for run in (a, b))
+    found = []
+    for tensor, slot in _slot_of_tensor(records_a, records_b).items():
+        x, y = records_a.get(slot), records_b.get(slot)
+        if x is not None and y is not None and x.noise_db is not None and y.noise_db is not None:
+            found.append(Noises(tensor, x.noise_db, y.noise_db))
+    return tuple(found)
+
+
+def _coverage(a: RunData, b: RunData) -> Coverage:
+    x, y = (dict(sorted(Counter(record.state.value for record in run.tqcs).items())) for run in (a, b))
+    return Coverage({}, {}) if x == y else Coverage(x, y)
 
 
 def _settings(a: RunSettings, b: RunSettings) -> dict[str, Change]:

@@ -2,6 +2,7 @@
 
 The specification is OASIS "Static Analysis Results Interchange Format (SARIF) Version 2.1.0". A finding is located at
 the model file (line 1: hosts want a region, and a model has no lines) and, as logical locations, at its op and tensors.
+Its repair is told in the message and as a property: a SARIF "fix" replaces text, which a model has none of.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def sarif(report: Report, model: Path, version: str) -> Mapping[str, object]:
             {
                 "tool": {"driver": driver},
                 "artifacts": [{"location": {"uri": uri}}],
-                "results": [_result(report, entry, index[entry.rule], uri) for entry in report.violations],
+                "results": [
+                    *(_result(report, entry, index[entry.rule], uri, "error") for entry in report.violations),
+                    *(_result(report, entry, index[entry.rule], uri, "note") for entry in report.notes),
+                ],
                 "columnKind": "utf16CodeUnits",
             }
         ],
@@ -65,13 +69,14 @@ _KINDS = {
     "fixed": "A tensor whose scale and zero point are prescribed",
     "derived": "A bias whose scale follows from input and weight",
     "fused": "Ops that run as one, without quantization between them",
+    "ratio": "Scales whose ratio is bounded",
     "scheme": "Integer type, symmetry, granularity or range of quantized tensors",
     "requantize": "A tensor that is read with other parameters than it is made with",
     "pair": "Integers that are read with other parameters than they are made with",
 }
 
 
-def _result(report: Report, violation: Violation, index: int, uri: str) -> Mapping[str, object]:
+def _result(report: Report, violation: Violation, index: int, uri: str, level: str) -> Mapping[str, object]:
     parameters = "; ".join(f"{tensor.name}: {tensor.values}" for tensor in violation.tensors[:SHOWN])
     more = f"; and {len(violation.tensors) - SHOWN} more" if len(violation.tensors) > SHOWN else ""
     identity = "\0".join((_id(report, violation.rule), violation.op, *(tensor.name for tensor in violation.tensors)))
@@ -81,7 +86,7 @@ def _result(report: Report, violation: Violation, index: int, uri: str) -> Mappi
     return {
         "ruleId": _id(report, violation.rule),
         "ruleIndex": index,
-        "level": "error",
+        "level": level,
         "message": {"text": f"{violation.message} ({parameters}{more}). Repair: {violation.repair}."},
         "locations": [
             {
@@ -90,6 +95,10 @@ def _result(report: Report, violation: Violation, index: int, uri: str) -> Mappi
             }
         ],
         "partialFingerprints": {"qgraphViolation/v1": hashlib.sha256(identity.encode()).hexdigest()[:32]},
+        "properties": {
+            "repair": violation.repair,
+            "alternatives": [change.as_json() for change in violation.alternatives],
+        },
     }
 
 

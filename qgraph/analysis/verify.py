@@ -23,7 +23,9 @@ class OutputAgreement:
     """How one output agrees, over all samples.
 
     Attributes:
-        snr_db: signal power over error power, in dB; inf where there is no error, -inf where there is no signal.
+        exact: every value is finite and the float model's.
+        snr_db: signal power over error power, in dB; inf where there is no error, -inf where there is no signal: the
+            float model's output is all zero. JSON has null for both, and `exact` tells which.
         cosine: of all values as one vector; None where one of the two is all zero.
         top1: share of rows along the last axis whose largest value is at the same place; None where rows have
             one value.
@@ -31,6 +33,7 @@ class OutputAgreement:
         nonfinite: values that are NaN or infinite on either side; they count nowhere else.
     """
 
+    exact: bool
     snr_db: float
     cosine: float | None
     top1: float | None
@@ -47,7 +50,7 @@ class Verification:
 
 
 def verify(
-    reference: Path | InMemory, exported: Path, samples: Iterable[Sample], *, optimized: bool = True
+    reference: Path | InMemory, exported: Path | InMemory, samples: Iterable[Sample], *, optimized: bool = True
 ) -> Verification:
     """Run both models on the same samples and compare their outputs.
 
@@ -126,6 +129,7 @@ class _Sums:
         """The figures that the sums give."""
         norms = math.sqrt(self.signal) * math.sqrt(self.exported)
         return OutputAgreement(
+            exact=not self.error and not self.nonfinite,
             snr_db=_decibels(self.signal, self.error),
             cosine=self.product / norms if norms else None,
             top1=self.hits / self.rows if self.rows else None,

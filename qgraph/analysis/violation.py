@@ -14,10 +14,11 @@ class Violation:
 
     Attributes:
         rule: the name of the rule in the pack, or what part of the scheme it is (``weight_range``).
-        kind: ``same``, ``fixed``, ``derived``, ``fused``, ``scheme``, ``requantize`` or ``pair``.
+        kind: ``same``, ``fixed``, ``derived``, ``fused``, ``ratio``, ``scheme``, ``requantize`` or ``pair``.
         op: the op that the rule is about; the first one where a wrong scheme runs through the model.
         tensors: those that break the rule, with their parameters.
         expected: the scales that the rule asks for, where it asks for given ones.
+        alternatives: where statistics tell what they cost, the single changes that repair it, cheapest first.
     """
 
     rule: str
@@ -29,6 +30,12 @@ class Violation:
     message: str
     repair: str
     expected: tuple[float, ...] | None = None
+    alternatives: tuple[Change, ...] = ()
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from other violations, whatever is said about its repair."""
+        return self.rule, self.kind, self.op, self.tensors, self.message
 
     @property
     def ratio(self) -> float | None:
@@ -53,7 +60,67 @@ class Violation:
             ],
             "ratio": self.ratio,
             "repair": self.repair,
+            "alternatives": [change.as_json() for change in self.alternatives],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change to a file.
+
+    Attributes:
+        kind: ``parameters`` (the tensor is made otherwise), ``requantize`` (one op reads it otherwise), ``bias``.
+        op: of a requantize, the op that it stands in front of; None where it is a graph output.
+        was: the parameters at that place before the change; of a requantize those that the tensor is made with.
+        price_db: by how much the noise of the tensor grows; None where no statistics tell.
+    """
+
+    kind: str
+    tensor: str
+    op: str | None
+    was: Parameters
+    to: Parameters
+    price_db: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The change in words."""
+        price = "" if self.price_db is None else f" ({self.price_db:+.2f} dB)"
+        if self.kind == "bias":
+            return f"store {self.tensor} as {self.to.dtype} with {self.to.values}"
+        if self.kind == "requantize":
+            place = f"in front of {self.op}" if self.op else "for the graph output"
+            return f"requantize {self.tensor} {place} to {self.to.values}{price}"
+        return f"quantize {self.tensor} with {self.to.values}{price}"
+
+    def as_json(self) -> Mapping[str, object]:
+        """As the command's JSON has it."""
+        return {
+            "kind": self.kind,
+            "tensor": self.tensor,
+            "op": self.op,
+            "scale": _one_or_all(self.to.scale),
+            "offset": _one_or_all(self.to.offset),
+            "price_db": self.price_db,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Violations that hang together, and the fewest changes that repair all of them."""
+
+    violations: tuple[Violation, ...]
+    changes: tuple[Change, ...]
+
+    @property
+    def text(self) -> str:
+        """All changes in words."""
+        what = "; ".join(change.text for change in self.changes)
+        if len(self.violations) == 1:
+            return what
+        count = len(self.changes)
+        verb = "change repairs" if count == 1 else "changes repair"
+        return f"{count} {verb} these {len(self.violations)} violations: {what}"
 
 
 def _one_or_all(values: tuple[float, ...] | tuple[int, ...]) -> object:
@@ -94,6 +161,8 @@ class Report:
     Attributes:
         version: of the rule pack.
         rules: those of the pack, and every other one that a violation names; sorted by name.
+        repairs: of the violations that other parameters repair, the fewest changes.
+        notes: rules that the target only prefers and the model breaks; they are no violations.
     """
 
     target: str
@@ -101,3 +170,5 @@ class Report:
     rules: tuple[Rule, ...]
     violations: tuple[Violation, ...]
     summary: Summary
+    repairs: tuple[Repair, ...] = ()
+    notes: tuple[Violation, ...] = ()

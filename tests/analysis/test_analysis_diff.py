@@ -8,7 +8,18 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qgraph.analysis.diff import Change, Diff, RequantizeChange, ScaleAndOffset, ScaleChange, StateChange, as_json, diff
+from qgraph.analysis.diff import (
+    Change,
+    Coverage,
+    Diff,
+    Renaming,
+    RequantizeChange,
+    ScaleAndOffset,
+    ScaleChange,
+    StateChange,
+    as_json,
+    diff,
+)
 from qgraph.constraints.model import Group, Grouping, Requantize
 from qgraph.solve.run import RunData, RunSettings
 from qgraph.tqc import QuantizationState, Scheme, TqcRecord
@@ -159,6 +170,7 @@ def test_as_json_a_diff_has_the_documented_shape_and_no_number_that_json_lacks()
     b = run(record("A:out:0", "x", (1.0,), 4, -9.0), record("B:in:1", "w", (0.5, 2.0), scheme=WEIGHT))
     assert as_json(diff(a, b)) == {
         "settings": {},
+        "provenance": {},
         "scales": [
             {
                 "tensor": "x",
@@ -178,6 +190,10 @@ def test_as_json_a_diff_has_the_documented_shape_and_no_number_that_json_lacks()
         "groups": {"split": [], "merged": []},
         "states": [],
         "requantize": [],
+        "coverage": {"a": {}, "b": {}},
+        "renamed": [],
+        "added": [],
+        "removed": [],
     }
 
 
@@ -229,6 +245,11 @@ def swapped(found: Diff) -> Diff:
         groups=dataclasses.replace(found.groups, split=found.groups.merged, merged=found.groups.split),
         states=tuple(dataclasses.replace(one, a=one.b, b=one.a) for one in found.states),
         requantize=tuple(dataclasses.replace(one, a=one.b, b=one.a) for one in found.requantize),
+        provenance={name: Change(change.b, change.a) for name, change in found.provenance.items()},
+        coverage=Coverage(found.coverage.b, found.coverage.a),
+        renamed=tuple(sorted((Renaming(one.b, one.a) for one in found.renamed), key=lambda one: one.a)),
+        added=found.removed,
+        removed=found.added,
     )
 
 

@@ -63,14 +63,14 @@ def test_figures_are_those_of_all_samples_together(tmp_path: Path, optimized: bo
 def test_a_model_agrees_with_itself_without_limit(tmp_path: Path) -> None:
     a = save(tmp_path / "a.onnx", [1, 2, 3, 4])
     one = verify(a, a, samples()).outputs["y"]
-    assert (one.snr_db, one.top1, one.max_abs_error) == (math.inf, 1.0, 0.0)
+    assert (one.exact, one.snr_db, one.top1, one.max_abs_error) == (True, math.inf, 1.0, 0.0)
     assert one.cosine == pytest.approx(1.0)
 
 
 def test_a_silent_output_has_no_cosine(tmp_path: Path) -> None:
     a, b = save(tmp_path / "a.onnx", [0, 0]), save(tmp_path / "b.onnx", [1, 1])
     one = verify(a, b, [{"x": np.zeros((1, 2), "f")}]).outputs["y"]
-    assert (one.snr_db, one.cosine) == (-math.inf, None)
+    assert (one.exact, one.snr_db, one.cosine) == (False, -math.inf, None)
 
 
 def test_values_that_are_not_finite_are_counted_and_spoil_nothing(tmp_path: Path) -> None:
