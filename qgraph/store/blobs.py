@@ -18,6 +18,6 @@ def checked(blob: bytes, expected: str, tensor: str) -> bytes:
     Raises:
         StatisticsError: it is not.
     """
-    if digest(blob) != expected:
+    if not isinstance(blob, bytes) or digest(blob) != expected:
         raise StatisticsError("damaged statistics in the database", tensor, "restore a backup, or calibrate again")
     return blob

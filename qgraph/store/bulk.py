@@ -16,23 +16,23 @@ def insert_rows(
 ) -> None:
     """Insert rows given as sequences in the order of `columns`; columns that are not named get their defaults."""
     dialect = connection.dialect
-    statement = table.insert()
-    if not dialect.positional:
+    if dialect.name == "postgresql":
         for batch in _batches(rows):
-            connection.execute(statement, [dict(zip(columns, row, strict=True)) for row in batch])
+            _copy(connection, table, columns, batch)
         return
-    # The same statement with the rows passed as they are: half the time of going through dicts.
-    compiled = statement.compile(dialect=dialect, column_keys=list(columns))
-    positions = [columns.index(name) for name in compiled.positiontup or ()]
-    types = [(place, table.c[columns[position]].type) for place, position in enumerate(positions)]
-    processors = [(place, kind.dialect_impl(dialect).bind_processor(dialect)) for place, kind in types]
-    converted = [(place, processor) for place, processor in processors if processor is not None]
+    # The rows are passed as they are: half the time of going through dicts.
+    names = ", ".join(dialect.identifier_preparer.quote(name) for name in columns)
+    places = ", ".join("?" for _ in columns)
+    named = dialect.identifier_preparer.format_table(table)
+    command = f"INSERT INTO {named} ({names}) VALUES ({places})"  # noqa: S608 - quoted names of our own tables
+    processors = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns]
+    converted = [(place, processor) for place, processor in enumerate(processors) if processor is not None]
     for batch in _batches(rows):
-        parameters = [[row[position] for position in positions] for row in batch]
+        parameters = [list(row) for row in batch]
         for place, processor in converted:
             for values in parameters:
                 values[place] = processor(values[place])
-        connection.exec_driver_sql(str(compiled), [tuple(values) for values in parameters])
+        connection.exec_driver_sql(command, [tuple(values) for values in parameters])
 
 
 def insert_row(connection: sa.Connection, table: sa.Table, **values: object) -> int:
@@ -45,6 +45,20 @@ def insert_row(connection: sa.Connection, table: sa.Table, **values: object) -> 
 def next_id(connection: sa.Connection, table: sa.Table) -> int:
     """The smallest id above all others, for rows that are numbered before they are written."""
     return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0))) or 0) + 1
+
+
+def _copy(connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """PostgreSQL's own way for many rows: a quarter of the time of INSERTs."""
+    dialect = connection.dialect
+    quoted = ", ".join(dialect.identifier_preparer.quote(name) for name in columns)
+    command = f"COPY {dialect.identifier_preparer.format_table(table)} ({quoted}) FROM STDIN"
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(command) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError(command, None, error) from error
 
 
 def _batches(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:

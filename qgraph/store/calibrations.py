@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -19,8 +19,8 @@ from qgraph.store import leases
 from qgraph.store.blobs import checked, digest
 from qgraph.store.bulk import insert_row, insert_rows
 from qgraph.store.database import Database
-from qgraph.store.encoding import decode, encode
-from qgraph.store.records import CalibrationIdentity, CalibrationRecord, CalibrationStatus, Sibling
+from qgraph.store.encoding import decode, encode, moment
+from qgraph.store.records import CalibrationIdentity, CalibrationRecord, CalibrationStatus, Passes, Sibling
 from qgraph.store.references import calibration_row
 from qgraph.store.tables import calibration_samples, calibrations, models, statistics
 
@@ -31,6 +31,7 @@ _IDENTITY_COLUMNS = {
     "batch_size": calibrations.c.batch_size,
     "runner": calibrations.c.runner,
     "capability": calibrations.c.capability,
+    "shard": calibrations.c.shard,
 }
 
 Outcome = Literal["created", "resumed", "complete"]
@@ -72,10 +73,20 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        try:
+            self.release()
+        except StoreError:
+            if error is None:  # otherwise what went wrong first is what the user should hear; the lease grows stale
+                raise
 
     def checkpoint(
-        self, tensors: Mapping[str, bytes], counted: Mapping[str, int], *, samples: int, inferences: int
+        self,
+        tensors: Mapping[str, bytes],
+        counted: Mapping[str, int],
+        *,
+        samples: int,
+        inferences: int,
+        passes: Passes | None = None,
     ) -> None:
         """Store the statistics so far and what they were counted from, in one transaction.
 
@@ -84,18 +95,30 @@ class Claim:
             counted: sample hash → multiplicity; one that is not mentioned stays as it is stored.
             samples: all samples counted so far.
             inferences: all samples ever run for this calibration.
+            passes: what the statistics belong to, where there are several passes.
 
         Raises:
             BusyError: another process took the calibration over; nothing was written.
             StoreError: the calibration is complete or was released, or the database refuses.
         """
-        self._write(CalibrationStatus.PARTIAL, tensors, counted, samples, inferences)
+        self._write(CalibrationStatus.PARTIAL, tensors, counted, samples, inferences, passes)
+
+    def begin_pass(self, tensors: Mapping[str, bytes], *, inferences: int, passes: Passes) -> None:
+        """Store what a finished pass counted, and that the next one, over all samples, begins.
+
+        Args:
+            passes: what is finished then, and what the next pass counts.
+
+        Raises:
+            BusyError, StoreError: as `checkpoint`.
+        """
+        self._write(CalibrationStatus.PARTIAL, tensors, {}, 0, inferences, passes, anew=True)
 
     def complete(
         self, tensors: Mapping[str, bytes], counted: Mapping[str, int], *, samples: int, inferences: int
     ) -> CalibrationRecord:
         """Store the last statistics as `checkpoint` does, mark the calibration complete and give it back."""
-        self._write(CalibrationStatus.COMPLETE, tensors, counted, samples, inferences)
+        self._write(CalibrationStatus.COMPLETE, tensors, counted, samples, inferences, None)
         self.release()
         with self._database.reading() as connection:
             return load_calibration(connection, self.calibration.id)
@@ -116,6 +139,9 @@ class Claim:
         counted: Mapping[str, int],
         samples: int,
         inferences: int,
+        passes: Passes | None,
+        *,
+        anew: bool = False,
     ) -> None:
         if self._lease is None:
             raise StoreError("this calibration can no longer be written", self.calibration.id, "begin it again")
@@ -126,14 +152,22 @@ class Claim:
         with self._database.transaction() as connection:
             leases.confirm(connection, self._lease)
             _replace_statistics(connection, number, {t: (digests[t], tensors[t]) for t in changed}, self._digests)
+            if anew:
+                connection.execute(calibration_samples.delete().where(calibration_samples.c.calibration_id == number))
             _replace_counted(connection, number, recounted, self._counted)
             connection.execute(
                 calibrations.update()
                 .where(calibrations.c.id == number)
                 .values(
-                    status=status.value, samples=samples, inferences=inferences, updated=sa.text("CURRENT_TIMESTAMP")
+                    status=status.value,
+                    samples=samples,
+                    inferences=inferences,
+                    passes=None if passes is None else encode((passes.done, passes.current)),
+                    updated=sa.text("CURRENT_TIMESTAMP"),
                 )
             )
+        if anew:
+            self._counted.clear()
         self._digests.update(digests)
         self._counted.update(recounted)
 
@@ -207,6 +241,13 @@ def load_statistics(
     return {row.tensor: checked(row.blob, row.digest, row.tensor) for row in found}
 
 
+def statistic_names(connection: sa.Connection, calibration: str) -> list[str]:
+    """The tensors that a calibration has statistics of, sorted."""
+    number = calibration_row(connection, calibration)
+    query = sa.select(statistics.c.tensor).where(statistics.c.calibration_id == number)
+    return list(connection.scalars(query.order_by(statistics.c.tensor)))
+
+
 def load_counted(connection: sa.Connection, calibration: str) -> dict[str, int]:
     """Which samples were counted: content hash → multiplicity, sorted by hash."""
     columns = calibration_samples.c
@@ -219,8 +260,6 @@ _RECORDS = sa.select(calibrations, models.c.fingerprint).join(models)
 
 
 def _record(row: sa.Row[Any]) -> CalibrationRecord:
-    created: datetime = row.created
-    updated: datetime = row.updated
     return CalibrationRecord(
         id=f"c{row.id}",
         model=f"m{row.model_id}",
@@ -231,8 +270,10 @@ def _record(row: sa.Row[Any]) -> CalibrationRecord:
         samples=row.samples,
         inferences=row.inferences,
         input_shapes=decode(row.input_shapes),
-        created=created.isoformat(" "),
-        updated=updated.isoformat(" "),
+        passes=None if row.passes is None else Passes(*decode(row.passes)),
+        created=moment(row.created),
+        updated=moment(row.updated),
+        version=row.version,
     )
 
 
@@ -247,6 +288,7 @@ def _create(
         identity=identity.digest,
         input_shapes=encode(input_shapes),
         status=CalibrationStatus.PARTIAL.value,
+        version=version("qgraph"),
         **values,
     )
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import SQLAlchemyError
 
 from qgraph.errors import StoreError, UsageError
 from qgraph.store import schema
-from qgraph.store.failures import store_error
-
-BUSY_TIMEOUT_SECONDS = 30.0
-"""How long a transaction waits for another process's to end."""
+from qgraph.store.definitions import check_definitions
+from qgraph.store.engines import Mode, postgresql_engine, sqlite_engine
+from qgraph.store.failures import UNREADABLE, store_error, unreadable
+from qgraph.store.file_systems import network_file_system
+from qgraph.store.locations import shown, url_of
 
 _SQLITE_HEADER = b"SQLite format 3\0"
 
@@ -37,8 +34,9 @@ class Database:
 
         Raises:
             StoreError: the database refuses, or another process holds it for too long.
+            DamagedError: it holds what qgraph never writes, such as a text in place of a number.
         """
-        with self._begun("IMMEDIATE") as connection:
+        with self._begun("write") as connection:
             yield connection
 
     @contextmanager
@@ -47,27 +45,33 @@ class Database:
 
         Raises:
             StoreError: the database cannot be read.
+            DamagedError: it holds what qgraph never writes, such as a text in place of a number.
         """
-        with self._begun("DEFERRED") as connection:
+        with self._begun("read") as connection:
             yield connection
 
     @contextmanager
     def outside_transaction(self) -> Iterator[sa.Connection]:
-        """For the few commands of SQLite that no transaction allows, as a change of the journal.
+        """For the few commands that no transaction allows, as ``VACUUM``.
 
         Raises:
             StoreError: the database refuses.
         """
-        with self._begun(None) as connection:
+        with self._begun("none") as connection:
             yield connection
 
     @contextmanager
-    def _begun(self, mode: str | None) -> Iterator[sa.Connection]:
+    def _begun(self, mode: Mode) -> Iterator[sa.Connection]:
+        options: dict[str, str] = {"begin_mode": mode}
+        if mode == "none" and self.engine.dialect.name != "sqlite":  # SQLite's driver begins nothing by itself
+            options["isolation_level"] = "AUTOCOMMIT"
         try:
-            with self.engine.connect().execution_options(begin_mode=mode) as connection, connection.begin():
+            with self.engine.connect().execution_options(**options) as connection, connection.begin():
                 yield connection
         except SQLAlchemyError as error:
-            raise store_error(error, self.name) from error
+            raise store_error(error, self.engine.url) from error
+        except UNREADABLE as error:
+            raise unreadable(error, self.engine.url) from error
 
     def close(self) -> None:
         """Close every connection. The database can be used again; it then opens new ones."""
@@ -95,10 +99,30 @@ def open_database(location: str | Path, *, create: bool) -> Database:
                 _create_schema(database)
         with database.reading() as connection:
             schema.require_current(connection)
+            if connection.dialect.name == "sqlite":
+                check_definitions(connection)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def is_there(location: str | Path) -> bool:
+    """Whether a location names a database that can be opened without creating anything.
+
+    Raises:
+        StoreError: a server cannot be asked.
+        UsageError: the URL cannot be read.
+    """
+    url = url_of(location)
+    if url.get_backend_name() == "sqlite":
+        return bool(url.database) and Path(str(url.database)).exists()
+    database = connect(location, create=False)
+    try:
+        with database.reading() as connection:
+            return schema.revision(connection) is not None
+    finally:
+        database.close()
 
 
 def connect(location: str | Path, *, create: bool, foreign_keys: bool = True) -> Database:
@@ -107,36 +131,25 @@ def connect(location: str | Path, *, create: bool, foreign_keys: bool = True) ->
     Args:
         foreign_keys: whether SQLite holds references; off only while tables are rebuilt.
     """
-    url = _url(location)
+    url = url_of(location)
     if url.get_backend_name() != "sqlite":
         try:
-            return Database(sa.create_engine(url), url.render_as_string(hide_password=True))
-        except (SQLAlchemyError, ImportError) as error:
-            name = url.render_as_string(hide_password=True)
-            raise UsageError("no driver for this database", name, "install its Python driver") from error
+            return Database(postgresql_engine(url), shown(url))
+        except ImportError as error:
+            cure = "install it: pip install 'qgraph[postgres]'"
+            raise UsageError("PostgreSQL's driver is not installed", shown(url), cure) from error
+        except (SQLAlchemyError, TypeError, ValueError) as error:
+            raise UsageError("not a database URL", shown(url), "write it as postgresql://USER@HOST/NAME") from error
     if not url.database or url.database == ":memory:":
         raise UsageError("a database in memory cannot be shared", str(location), "name a file with --db")
     path = Path(url.database)
     _look_at_file(path, create=create)
-    uri = f"file:{quote(str(path))}?{_open_mode(path, create=create)}"
-    return Database(_sqlite_engine(path, uri, foreign_keys=foreign_keys), str(path))
+    return Database(sqlite_engine(path, create=create, foreign_keys=foreign_keys), str(path))
 
 
 def sqlite_file(database: Database) -> Path | None:
     """The file of an SQLite database; None for a database server."""
     return Path(database.name) if database.engine.dialect.name == "sqlite" else None
-
-
-def _url(location: str | Path) -> sa.URL:
-    if not str(location).strip():
-        raise UsageError("a database needs a name", repr(str(location)), "name a file or a URL with --db")
-    if isinstance(location, Path) or "://" not in location:
-        return sa.URL.create("sqlite", database=str(location))
-    try:
-        return sa.make_url(location)
-    except ArgumentError as error:
-        scheme = location.split("://", 1)[0]  # the rest may hold a password
-        raise UsageError("not a database URL", f"{scheme}://…", "write it as DIALECT://USER@HOST/NAME") from error
 
 
 def _look_at_file(path: Path, *, create: bool) -> None:
@@ -147,6 +160,10 @@ def _look_at_file(path: Path, *, create: bool) -> None:
             raise StoreError("no database", str(path), "run qgraph analyze or qgraph calibrate first, or name it: --db")
         if not path.parent.is_dir():
             raise StoreError("no such folder for the database", str(path.parent), "create it, or name another: --db")
+        network = network_file_system(path)
+        if network is not None:
+            cure = "keep it on a local disk, or in PostgreSQL: --db postgresql://USER@HOST/NAME"
+            raise StoreError("SQLite cannot share a file over a network", f"{path} ({network})", cure)
         return
     try:
         with path.open("rb") as file:
@@ -159,44 +176,18 @@ def _look_at_file(path: Path, *, create: bool) -> None:
         raise StoreError("not a database", str(path), "name a file that qgraph made with --db")
 
 
-def _sqlite_engine(path: Path, uri: str, *, foreign_keys: bool) -> sa.Engine:
-    def connection() -> sqlite3.Connection:
-        opened = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        opened.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
-        # A power cut may lose the last checkpoint, never the database; a killed process loses nothing.
-        opened.execute("PRAGMA synchronous = NORMAL")
-        return opened
-
-    url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, creator=connection, poolclass=QueuePool)
-
-    # The driver would begin transactions late and always deferred; a writer has to queue up at once.
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        mode = connection.get_execution_options().get("begin_mode", "DEFERRED")
-        if mode is not None:
-            connection.exec_driver_sql(f"BEGIN {mode}")
-
-    return engine
-
-
-def _open_mode(path: Path, *, create: bool) -> str:
-    """How SQLite opens the file: a write-ahead log needs a writable folder, without one the file is read as it is."""
-    if create:
-        return "mode=rwc"
-    if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
-        return "mode=rw"
-    return "mode=ro&immutable=1"
-
-
 def _create_schema(database: Database) -> None:
     from qgraph.store.migrate import to_newest_schema
 
     if database.engine.dialect.name == "sqlite":
         with database.outside_transaction() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    else:
+        with database.reading() as connection:
+            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+        if encoding != "UTF8":
+            what = f"the database stores text in {encoding}, which cannot hold every name"
+            raise StoreError(what, database.name, "make one with: createdb --encoding UTF8 NAME")
     with database.transaction() as connection:
         if schema.revision(connection) is None:  # another process may have been faster
             to_newest_schema(connection)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, cast
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 Encodable = int | float | str | bool | None | tuple["Encodable", ...] | Mapping[str, "Encodable"]
 
@@ -21,7 +24,7 @@ def encode(value: Encodable) -> str:
     >>> encode((1, 2.5, float("inf"), "x"))
     '[1,2.5,{"float":"inf"},"x"]'
     """
-    return json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(_plain(value))
 
 
 def decode(text: str) -> Any:
@@ -43,7 +46,18 @@ def decode_optional(text: str | None) -> Any:
     return None if text is None else decode(text)
 
 
+def moment(stored: datetime) -> str:
+    """A stored time, which is UTC, in ISO format to the second.
+
+    >>> moment(datetime(2030, 1, 2, 3, 4, 5, 678901))
+    '2030-01-02 03:04:05'
+    """
+    return stored.isoformat(" ", "seconds")
+
+
 def _plain(value: Encodable) -> object:
+    if value is None or isinstance(value, (str, int)):
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
     if isinstance(value, tuple):

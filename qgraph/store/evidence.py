@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,11 +13,24 @@ from qgraph.store.blobs import checked, digest
 from qgraph.store.bulk import insert_rows
 from qgraph.store.encoding import decode, encode
 from qgraph.store.references import model_row
-from qgraph.store.tables import bias_magnitudes, constant_statistics, weight_solutions
+from qgraph.store.tables import MOST_BITS, bias_magnitudes, constant_statistics, models, weight_solutions
 from qgraph.tqc import Scheme
 
 SCHEME_FIELDS = tuple(field.name for field in fields(Scheme))
 _WEIGHT_COLUMNS = ("model_id", "position", "tensor", "method", *SCHEME_FIELDS, "scales", "noise_db")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the evidence of a model serves, so that the packs need not be applied to it again.
+
+    Attributes:
+        packs: digest of the shipped rule packs.
+        channel_axes: the axes along which they quantize activations per channel, by tensor.
+    """
+
+    packs: str
+    channel_axes: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,13 @@ class ModelEvidence:
 def scheme_values(scheme: Scheme) -> tuple[object, ...]:
     """The fields of a scheme, in the order of `SCHEME_FIELDS`."""
     return tuple(getattr(scheme, name) for name in SCHEME_FIELDS)
+
+
+def read_scheme(row: sa.Row[Any]) -> Scheme:
+    """The scheme in a row; raises ValueError for one that would make integers as long as the memory."""
+    if row.bits > MOST_BITS:
+        raise ValueError(f"a scheme of {row.bits} bits")
+    return Scheme(**{name: getattr(row, name) for name in SCHEME_FIELDS})
 
 
 def save_evidence(
@@ -86,7 +107,7 @@ def load_evidence(connection: sa.Connection, model: str) -> ModelEvidence:
         weights=tuple(
             WeightSolution(
                 row.tensor,
-                Scheme(**{name: getattr(row, name) for name in SCHEME_FIELDS}),
+                read_scheme(row),
                 row.method,
                 decode(row.scales),
                 row.noise_db,
@@ -102,3 +123,15 @@ def load_evidence(connection: sa.Connection, model: str) -> ModelEvidence:
             for row in connection.execute(blobs.order_by(constant_statistics.c.tensor))
         },
     )
+
+
+def save_served(connection: sa.Connection, model: str, served: Served) -> None:
+    """Note what the stored evidence of a model serves; raises `NotFoundError`."""
+    noted = encode((served.packs, served.channel_axes))
+    connection.execute(models.update().where(models.c.id == model_row(connection, model)).values(served=noted))
+
+
+def load_served(connection: sa.Connection, fingerprint: str) -> Served | None:
+    """What was noted of the model with that fingerprint, if anything was."""
+    noted = connection.scalar(sa.select(models.c.served).where(models.c.fingerprint == fingerprint))
+    return None if noted is None else Served(*decode(noted))

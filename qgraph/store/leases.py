@@ -34,7 +34,7 @@ class database_now(sa.sql.functions.FunctionElement[float]):  # noqa: N801 - rea
 
 @compiles(database_now)
 def _standard_now(element: database_now, compiler: Any, **_: object) -> str:  # noqa: ARG001 - a protocol
-    return "extract(epoch from clock_timestamp())"
+    return "CAST(extract(epoch from clock_timestamp()) AS DOUBLE PRECISION)"
 
 
 @compiles(database_now, "sqlite")
@@ -56,8 +56,7 @@ def acquire(connection: sa.Connection, calibration: int, token: str) -> Lease:
     Raises:
         BusyError: a live process holds it.
     """
-    silent = (database_now() - leases.c.heartbeat).label("silent")
-    held = connection.execute(sa.select(leases, silent).where(leases.c.calibration_id == calibration)).one_or_none()
+    held = _held(connection, calibration)
     me = current_process()
     values = {
         "owner": token,
@@ -102,6 +101,12 @@ def release(connection: sa.Connection, lease: Lease) -> None:
     connection.execute(leases.delete().where(_mine(lease)))
 
 
+def holder(connection: sa.Connection, calibration: int) -> str | None:
+    """Who holds a calibration and since when, in words; None if nobody that lives does."""
+    held = _held(connection, calibration)
+    return None if held is None or _is_stale(held) else _described(held)
+
+
 class Heartbeat:
     """Beats for a lease in a thread until stopped. A beat that fails is left to the next one."""
 
@@ -131,6 +136,11 @@ class Heartbeat:
                 continue  # busy for too long; three beats may be missed
 
 
+def _held(connection: sa.Connection, calibration: int) -> sa.Row[Any] | None:
+    silent = (database_now() - leases.c.heartbeat).label("silent")
+    return connection.execute(sa.select(leases, silent).where(leases.c.calibration_id == calibration)).one_or_none()
+
+
 def _beat(connection: sa.Connection, lease: Lease) -> bool:
     beaten = connection.execute(leases.update().where(_mine(lease)).values(heartbeat=database_now()))
     return beaten.rowcount == 1
@@ -146,9 +156,10 @@ def _is_stale(held: sa.Row[Any]) -> bool:
 
 
 def _busy(held: sa.Row[Any]) -> BusyError:
+    cure = "wait for it, or end it; nothing that it counted is lost"
+    return BusyError("a live process holds the calibration", _described(held), cure)
+
+
+def _described(held: sa.Row[Any]) -> str:
     since = datetime.fromtimestamp(held.since, UTC).isoformat(" ", "seconds")
-    return BusyError(
-        "a live process holds the calibration",
-        f"c{held.calibration_id} (process {held.pid} on {held.host} since {since})",
-        "wait for it, or end it; nothing that it counted is lost",
-    )
+    return f"c{held.calibration_id} (process {held.pid} on {held.host} since {since})"

@@ -25,9 +25,9 @@ def migrations_folder(package: Path = _PACKAGE) -> Path:
     raise StoreError("the migrations are missing", str(package / "migrations"), "install qgraph again")
 
 
-def to_newest_schema(connection: sa.Connection) -> None:
-    """Bring a database, empty or of an older schema, to the newest one."""
+def to_newest_schema(connection: sa.Connection, revision: str = "head") -> None:
+    """Bring a database, empty or of an older schema, to the newest one, or to that of an earlier release."""
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

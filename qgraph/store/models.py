@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from functools import cache
 from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
 
-from qgraph.errors import StoreError
+from qgraph.errors import StoreError, UsageError
 from qgraph.ir.elements import Op, Structure, Tensor
 from qgraph.ir.slots import graph_constant, graph_input, graph_output, input_slot, output_slot
 from qgraph.store.bulk import insert_row, insert_rows, next_id
-from qgraph.store.encoding import decode, decode_optional, encode, encode_optional
+from qgraph.store.encoding import Encodable, decode, decode_optional, encode, encode_optional, moment
 from qgraph.store.records import ModelRecord
 from qgraph.store.references import model_row
 from qgraph.store.tables import models, ops, slots, tensors
+
+MOST_PLACES = 1 << 20
+"""More inputs or outputs than an op has."""
 
 _OP_COLUMNS = (
     "id",
@@ -64,13 +67,33 @@ def save_model(connection: sa.Connection, structure: Structure, path: str | None
     )
     tensor_ids = {t.name: number for number, t in enumerate(structure.tensors, next_id(connection, tensors))}
     op_ids = {op.name: number for number, op in enumerate(structure.ops, next_id(connection, ops))}
-    insert_rows(connection, tensors, _TENSOR_COLUMNS, (_tensor_row(t, model, tensor_ids) for t in structure.tensors))
+    insert_rows(connection, tensors, _TENSOR_COLUMNS, _tensor_rows(structure, model, tensor_ids))
     insert_rows(connection, ops, _OP_COLUMNS, (_op_row(op, model, op_ids) for op in structure.ops))
     try:
         insert_rows(connection, slots, _SLOT_COLUMNS, _slot_rows(connection, structure, model, tensor_ids, op_ids))
     except KeyError as error:
         raise StoreError("a structure that contradicts itself", f"tensor {error.args[0]}", "import it again") from error
     return f"m{model}"
+
+
+def derive(connection: sa.Connection, model: str, parent: str, derivation: Mapping[str, Encodable]) -> None:
+    """Note that a model was made by changing the weights of another one.
+
+    Args:
+        derivation: how, by name: methods, settings, the digest of the data.
+
+    Raises:
+        NotFoundError: one of them is not stored.
+        UsageError: the parent is the model itself, or was made from it.
+    """
+    child, origin = model_row(connection, model), model_row(connection, parent)
+    ancestor: int | None = origin
+    while ancestor is not None:
+        if ancestor == child:
+            raise UsageError("a model cannot be made from itself", f"{model} from {parent}", "name another parent")
+        ancestor = connection.scalar(sa.select(models.c.parent_id).where(models.c.id == ancestor))
+    values = {"parent_id": origin, "derivation": encode(derivation)}
+    connection.execute(models.update().where(models.c.id == child).values(**values))
 
 
 def find_model(connection: sa.Connection, fingerprint: str) -> str | None:
@@ -99,6 +122,7 @@ def load_structure(connection: sa.Connection, model: str) -> Structure:
     number = model_row(connection, model)
     row = connection.execute(sa.select(models).where(models.c.id == number)).one()
     tensor_rows = connection.execute(_of_model(tensors, number)).all()
+    shape = cache(decode_optional)  # many tensors have one
     names = {tensor.id: tensor.name for tensor in tensor_rows}
     return Structure(
         name=row.name,
@@ -106,8 +130,7 @@ def load_structure(connection: sa.Connection, model: str) -> Structure:
         opset=row.opset,
         ops=_load_ops(connection, number, names),
         tensors=tuple(
-            Tensor(t.name, t.dtype, decode_optional(t.shape), t.constant, decode_optional(t.values))
-            for t in tensor_rows
+            Tensor(t.name, t.dtype, shape(t.shape), t.constant, decode_optional(t.values)) for t in tensor_rows
         ),
         inputs=decode(row.inputs),
         outputs=decode(row.outputs),
@@ -119,13 +142,23 @@ def _of_model(table: sa.Table, model: int) -> sa.Select[Any]:
 
 
 def _record(row: sa.Row[Any]) -> ModelRecord:
-    created: datetime = row.created
-    return ModelRecord(f"m{row.id}", row.fingerprint, row.name, row.path, row.opset, created.isoformat(" "))
+    return ModelRecord(
+        id=f"m{row.id}",
+        fingerprint=row.fingerprint,
+        name=row.name,
+        path=row.path,
+        opset=row.opset,
+        created=moment(row.created),
+        parent=None if row.parent_id is None else f"m{row.parent_id}",
+        derivation=decode_optional(row.derivation),
+    )
 
 
-def _tensor_row(tensor: Tensor, model: int, ids: Mapping[str, int]) -> tuple[object, ...]:
-    shape, values = encode_optional(tensor.shape), encode_optional(tensor.values)
-    return ids[tensor.name], model, tensor.name, tensor.dtype, shape, tensor.constant, values
+def _tensor_rows(structure: Structure, model: int, ids: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
+    text = cache(encode_optional)  # many tensors have one shape
+    for tensor in structure.tensors:
+        values = encode_optional(tensor.values)
+        yield ids[tensor.name], model, tensor.name, tensor.dtype, text(tensor.shape), tensor.constant, values
 
 
 def _op_row(op: Op, model: int, ids: Mapping[str, int]) -> tuple[object, ...]:
@@ -183,6 +216,7 @@ def _graph_slots(structure: Structure) -> Iterator[_Slot]:
 
 def _load_ops(connection: sa.Connection, model: int, tensor_names: Mapping[int, str]) -> tuple[Op, ...]:
     uses = _uses(connection, model, tensor_names)
+    read = cache(decode)  # many ops have the same attributes
     return tuple(
         Op(
             name=row.name,
@@ -190,11 +224,11 @@ def _load_ops(connection: sa.Connection, model: int, tensor_names: Mapping[int, 
             domain=row.domain,
             inputs=_placed(uses["in"].get(row.id, ()), row.input_count),
             outputs=_placed(uses["out"].get(row.id, ()), row.output_count),
-            attributes=decode(row.attributes),
+            attributes=read(row.attributes),
             excluded=row.excluded,
-            origins=decode(row.origins),
+            origins=read(row.origins),
         )
-        for row in connection.execute(_of_model(ops, model))
+        for row in connection.execute(_of_model(ops, model)).all()
     )
 
 
@@ -207,13 +241,15 @@ def _uses(connection: sa.Connection, model: int, tensor_names: Mapping[int, str]
         slots.c.model_id == model, slots.c.op_id.is_not(None)
     )
     uses: dict[str, _Uses] = {"in": defaultdict(list), "out": defaultdict(list)}
-    for op, side, position, tensor in connection.execute(query):
+    for op, side, position, tensor in connection.execute(query).all():
         uses[side][op].append((position, tensor_names[tensor]))
     return uses
 
 
 def _placed(used: list[tuple[int, str]] | tuple[()], count: int) -> tuple[str | None, ...]:
     """Tensors at their positions; None where an optional one is left out."""
+    if count > MOST_PLACES:
+        raise ValueError(f"{count} inputs or outputs")
     places: list[str | None] = [None] * count
     for position, tensor in used:
         places[position] = tensor

@@ -8,24 +8,37 @@ infinite or NaN: noise is −inf dB where nothing is lost.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from typing import Any
+from collections import Counter, defaultdict
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from qgraph.constraints.model import Edge
-from qgraph.errors import NotFoundError
+from qgraph.errors import NotFoundError, UsageError
+from qgraph.hints import suggest
+from qgraph.solve.run import FINDING_FIELDS
 from qgraph.store import views
 from qgraph.store.blobs import digest
 from qgraph.store.encoding import decode_optional, encode
 from qgraph.store.models import list_models, load_model
+from qgraph.store.module_names import module_output
 from qgraph.store.records import ModelRecord, RunRecord
-from qgraph.store.references import calibration_row, number_of
-from qgraph.store.run_reading import read_edges, read_events
+from qgraph.store.references import calibration_row, model_row, number_of
+from qgraph.store.run_reading import read_choices, read_edges, read_events, read_findings
 from qgraph.store.runs import list_runs, resolve_run, row_of
-from qgraph.store.tables import slots, statistics, tensors
+from qgraph.store.schema import name_of
+from qgraph.store.tables import ops, slots, statistics, tensors
 
 Answer = dict[str, Any]
+
+
+class Member(NamedTuple):
+    """A slot of a group: its tensor, whether the tensor's name means it, and what sharing costs it in dB."""
+
+    slot: str
+    tensor: str
+    represents: bool
+    price_db: float | None
 
 
 def runs(connection: sa.Connection) -> Answer:
@@ -41,6 +54,8 @@ def runs(connection: sa.Connection) -> Answer:
 def show(connection: sa.Connection, run: str) -> Answer:
     """One run at a glance: what it is, how many groups, requantizes and configs per state, what the solver told.
 
+    ``"observers"`` counts the groups by the observer that ``auto`` took; it is empty in a run of another observer.
+
     ``"statistics"`` is a digest of the calibration's: ``{"tensors", "bytes", "digest"}``; None without a calibration.
     """
     record = resolve_run(connection, run)
@@ -50,7 +65,11 @@ def show(connection: sa.Connection, run: str) -> Answer:
         "groups": _count(connection, views.shared_groups, record),
         "requantizes": _count(connection, views.requantizes, record),
         "states": _states(connection, views.slot_scales, record),
+        "observers": dict(
+            sorted(Counter(c.observer for c in read_choices(connection, row_of(record)).values()).items())
+        ),
         "events": list(read_events(connection, row_of(record))),
+        "findings": _findings(connection, record),
     }
 
 
@@ -62,7 +81,7 @@ def tensor(connection: sa.Connection, run: str, name: str) -> Answer:
     """
     record = resolve_run(connection, run)
     view = views.slot_scales
-    _tensor_row(connection, record, name)
+    name = _tensor_row(connection, record, name).tensor
     query = sa.select(view).where(*_on_tensor(view, record, name))
     configs = [
         {
@@ -75,6 +94,8 @@ def tensor(connection: sa.Connection, run: str, name: str) -> Answer:
             "group": row.group_id,
             "master": row.master,
             "reason": row.reason,
+            "observer": row.observer,
+            "observer_reason": row.observer_reason,
             "noise_db": row.noise_db,
             "price_db": row.price_db,
         }
@@ -84,7 +105,10 @@ def tensor(connection: sa.Connection, run: str, name: str) -> Answer:
 
 
 def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Answer:
-    """All groups, singletons too: ``{"run", "groups": [{"id", "tensors", "slots", "scale", "offset", "price_db"}]}``.
+    """All groups, singletons too.
+
+    ``{"run", "groups": [{"id", "tensors", "slots", "scale", "offset", "price_db", "observer", "observer_reason"}]}``;
+    the last two say which observer ``auto`` took and why, and are None in a run of another observer.
 
     Args:
         by_cost: the dearest first instead of by id; `price_db` is the largest price that a member pays.
@@ -100,6 +124,8 @@ def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Ans
             "slots": members.get(row.group_id, []),
             **_parameters(row),
             "price_db": row.price_db,
+            "observer": row.observer,
+            "observer_reason": row.observer_reason,
         }
         for row in connection.execute(sa.select(view).where(view.c.run_id == number))
     ]
@@ -110,7 +136,7 @@ def groups(connection: sa.Connection, run: str, *, by_cost: bool = False) -> Ans
 def scales(connection: sa.Connection, run: str) -> Answer:
     """The scale of every float tensor, and the requantizes.
 
-    ``{"run", "tensors": {name: {"state", "scale", "offset", "group", "bits", "symmetric", "reason"}},
+    ``{"run", "tensors": {name: {"state", "scale", "offset", "group", "bits", "symmetric", "reason", "observer"}},
     "requantize": [{"tensor", "slot", "scale", "offset"}]}``
     """
     record = resolve_run(connection, run)
@@ -124,6 +150,7 @@ def scales(connection: sa.Connection, run: str) -> Answer:
             "bits": row.bits,
             "symmetric": row.symmetric,
             "reason": row.reason,
+            "observer": row.observer,
         }
         for row in connection.execute(sa.select(view).where(view.c.run_id == number))
     }
@@ -150,7 +177,7 @@ def share(connection: sa.Connection, run: str, name: str) -> Answer:
     grouped = row.group_id is not None
     on_tensors, members = _members(connection, row_of(record), row.group_id) if grouped else ({}, {})
     return {
-        "tensor": name,
+        "tensor": row.tensor,
         "run": record.id,
         "group": row.group_id,
         "state": row.state,
@@ -162,26 +189,38 @@ def share(connection: sa.Connection, run: str, name: str) -> Answer:
 
 
 def coverage(connection: sa.Connection, run: str) -> Answer:
-    """How many tensors and slots are in each state, and why those are that are not quantized.
+    """Whether every float tensor is accounted for: quantized, or left float with a reason.
 
-    ``{"run", "tensors": {state: count}, "slots": {state: count}, "not_quantized": [{"slot", "tensor", "reason"}]}``
+    ``{"run", "tensors": {state: count}, "slots": {state: count}, "not_quantized": [{"slot", "tensor", "reason"}],
+    "missing": [{"slot", "tensor", "state", "reason"}],
+    "findings": [{"kind", "rule", "op", "op_type", "source", "slots", "message"}]}``. A slot is missing if it shall be
+    quantized and has no scale, or is left float without a reason: a target would have to make up what to do there.
+    Findings are broken bounds on ratios, and types of ops that the target's pack does not name.
     """
     record = resolve_run(connection, run)
     view = views.slot_scales
-    query = sa.select(view.c.slot, view.c.tensor, view.c.reason).where(
-        view.c.run_id == row_of(record), view.c.state == "FP32"
-    )
-    left_out = [dict(row._mapping) for row in connection.execute(query)]
+    query = sa.select(view.c.slot, view.c.tensor, view.c.state, view.c.reason)
+    mine = view.c.run_id == row_of(record)
+    left_out = connection.execute(query.where(mine, view.c.state == "FP32")).all()
+    unknown = query.where(mine, view.c.state != "FP32", view.c.scale.is_(None), view.c.scales.is_(None))
+    missing = [*(row for row in left_out if not row.reason), *connection.execute(unknown)]
     return {
         "run": record.id,
         "tensors": _states(connection, views.tensor_scales, record),
         "slots": _states(connection, views.slot_scales, record),
-        "not_quantized": sorted(left_out, key=lambda item: item["slot"]),
+        "not_quantized": [{"slot": row.slot, "tensor": row.tensor, "reason": row.reason} for row in sorted(left_out)],
+        "missing": [dict(row._mapping) for row in sorted(missing)],
+        "findings": _findings(connection, record),
     }
 
 
+def _findings(connection: sa.Connection, record: RunRecord) -> list[Answer]:
+    found = read_findings(connection, row_of(record))
+    return [{**{name: getattr(one, name) for name in FINDING_FIELDS}, "slots": list(one.slots)} for one in found]
+
+
 def slot_of(connection: sa.Connection, run: str, name: str) -> str:
-    """The slot that is meant by a tensor's name; another name of a slot of the run means that slot.
+    """The slot that is meant by a tensor's name, by that of another slot, or by a module that hands out one tensor.
 
     Raises:
         NotFoundError: it is neither.
@@ -191,7 +230,14 @@ def slot_of(connection: sa.Connection, run: str, name: str) -> str:
         found = connection.scalar(sa.select(view.c.slot).where(*condition(view, record, name)))
         if found is not None:
             return str(found)
+    made = module_output(connection, model_row(connection, record.model), name)
+    if made is not None:
+        return slot_of(connection, record.id, made)
     raise _unknown_tensor(connection, record, name)
+
+
+def _listing(connection: sa.Connection, run: str) -> str:
+    return f"see {suggest('groups', run, db=name_of(connection))}"
 
 
 def group_of(connection: sa.Connection, run: str, slot: str) -> str | None:
@@ -212,8 +258,63 @@ def edges_of_group(connection: sa.Connection, run: str, group: str) -> tuple[Edg
     view = views.shared_groups
     mine = sa.select(view.c.group_id).where(view.c.run_id == number)
     if connection.scalar(mine.where(view.c.group_id == group)) is None:
-        raise NotFoundError.among("group", group, connection.scalars(mine), "see qgraph groups")
+        raise NotFoundError.among("group", group, connection.scalars(mine), _listing(connection, run))
     return read_edges(connection, number, group_id=group)
+
+
+def group_named(connection: sa.Connection, run: str, name: str) -> str:
+    """The id of the group that is meant by its id, or by the name of a tensor or slot in it.
+
+    Raises:
+        NotFoundError: it is none of these.
+        UsageError: a tensor that is not quantized.
+    """
+    number = row_of(resolve_run(connection, run))
+    view = views.shared_groups
+    known = sa.select(view.c.group_id).where(view.c.run_id == number)
+    if connection.scalar(known.where(view.c.group_id == name)) is not None:
+        return name
+    try:
+        slot = slot_of(connection, run, name)
+    except NotFoundError:
+        raise NotFoundError.among(
+            "group", name, connection.scalars(known), _listing(connection, f"r{number}")
+        ) from None
+    found = group_of(connection, run, slot)
+    if found is None:
+        raise UsageError("the tensor is not quantized, so it is in no group", name, f"see qgraph coverage r{number}")
+    return found
+
+
+def members_of_group(connection: sa.Connection, run: str, group: str) -> tuple[Member, ...]:
+    """The slots of a group, sorted."""
+    view = views.group_members
+    mine = (view.c.run_id == row_of(resolve_run(connection, run)), view.c.group_id == group)
+    query = sa.select(view.c.slot, view.c.tensor, view.c.represents, view.c.price_db).where(*mine)
+    return tuple(Member(*row) for row in sorted(connection.execute(query), key=lambda row: row.slot))
+
+
+def ties_of_op(connection: sa.Connection, run: str, op: str) -> list[Answer]:
+    """The constraints that one op made, by rule and ends: ``{"rule", "a", "b", "strength", "source", "group"}``.
+
+    Raises:
+        NotFoundError: the run's model has no such op.
+    """
+    record = resolve_run(connection, run)
+    known = op_types(connection, run)
+    if op not in known:
+        raise NotFoundError.among("op", op, known, "check the name in the model")
+    view = views.reasons
+    columns = (view.c.rule, view.c.a, view.c.b, view.c.strength, view.c.source, view.c.group_id.label("group"))
+    rows = connection.execute(sa.select(*columns).where(view.c.run_id == row_of(record), view.c.op == op))
+    return sorted((dict(row._mapping) for row in rows), key=lambda tie: (tie["rule"], tie["a"], tie["b"]))
+
+
+def op_types(connection: sa.Connection, run: str) -> dict[str, str]:
+    """The type of every op of a run's model, by name."""
+    model = number_of("m", resolve_run(connection, run).model)
+    rows = connection.execute(sa.select(ops.c.name, ops.c.type).where(ops.c.model_id == model))
+    return {name: op_type for name, op_type in rows}  # noqa: C416 - a Row is no pair for the type checker
 
 
 def _describe(record: RunRecord, model: ModelRecord) -> Answer:
@@ -256,6 +357,9 @@ def _tensor_row(connection: sa.Connection, record: RunRecord, name: str) -> sa.R
     view = views.tensor_scales
     row = connection.execute(sa.select(view).where(*_on_tensor(view, record, name))).one_or_none()
     if row is None:
+        made = module_output(connection, model_row(connection, record.model), name)
+        if made is not None:
+            return _tensor_row(connection, record, made)
         raise _unknown_tensor(connection, record, name)
     return row
 
@@ -263,7 +367,7 @@ def _tensor_row(connection: sa.Connection, record: RunRecord, name: str) -> sa.R
 def _unknown_tensor(connection: sa.Connection, record: RunRecord, name: str) -> NotFoundError:
     view = views.tensor_scales
     known = connection.scalars(sa.select(view.c.tensor).where(view.c.run_id == row_of(record)))
-    return NotFoundError.among("tensor", name, known, f"see qgraph scales {record.id}")
+    return NotFoundError.among("tensor", name, known, f"see {suggest('scales', record.id, db=name_of(connection))}")
 
 
 Conditions = tuple[sa.ColumnElement[bool], ...]

@@ -20,7 +20,14 @@ class CalibrationStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """A stored model. `path` is where it was when it was stored, `created` is UTC in ISO format."""
+    """A stored model.
+
+    Attributes:
+        path: where it was when it was stored.
+        created: UTC in ISO format.
+        parent: the model whose weights were changed to make this one; None for one that came as it is.
+        derivation: how it was made from its parent.
+    """
 
     id: str
     fingerprint: str
@@ -28,6 +35,8 @@ class ModelRecord:
     path: str | None
     opset: int
     created: str
+    parent: str | None = None
+    derivation: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,7 @@ class CalibrationIdentity:
         batch_size: None where the data comes in batches of its own.
         runner: what runs the model: provider, level, versions, CPU features.
         capability: digest of what is collected.
+        shard: which part of the data, as ``1/3``; None for all of it.
     """
 
     model: str
@@ -51,6 +61,7 @@ class CalibrationIdentity:
     batch_size: int | None = None
     runner: str | None = None
     capability: str | None = None
+    shard: str | None = None
 
     @property
     def digest(self) -> str:
@@ -64,7 +75,22 @@ class CalibrationIdentity:
             self.runner,
             self.capability,
         ]
+        if self.shard is not None:
+            fields.append(self.shard)
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """How far a calibration is that is made in several passes, each over all samples but some activations.
+
+    Attributes:
+        done: activations that all samples were counted for, sorted.
+        current: those of the pass under way, sorted.
+    """
+
+    done: tuple[str, ...]
+    current: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +100,10 @@ class CalibrationRecord:
     Attributes:
         samples, inferences: totals.
         input_shapes: by input, a shape in which the model is fed.
+        passes: while a calibration is made in several passes: which activations are finished, and which are being
+            counted; None otherwise. The samples are those of the pass under way.
         created, updated: UTC in ISO format, by the database's clock.
+        version: of the qgraph that began it.
     """
 
     id: str
@@ -84,8 +113,10 @@ class CalibrationRecord:
     samples: int
     inferences: int
     input_shapes: Mapping[str, tuple[int, ...]]
+    passes: Passes | None
     created: str
     updated: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +130,13 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A stored run, without its configs. `samples` is what its calibration had counted when it was solved."""
+    """A stored run, without its configs.
+
+    Attributes:
+        samples: what its calibration had counted when it was solved.
+        created: UTC in ISO format, by the database's clock.
+        version: of the qgraph that solved it.
+    """
 
     id: str
     name: str | None
@@ -108,3 +145,4 @@ class RunRecord:
     samples: int
     settings: RunSettings
     created: str
+    version: str

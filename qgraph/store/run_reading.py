@@ -9,11 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from qgraph.constraints.model import Derived, Edge, Fixed, Group, Grouping, Kind, Origin, Requantize, Strength
+from qgraph.solve.run import FINDING_FIELDS, Choice, Finding
 from qgraph.store.encoding import decode, decode_optional
-from qgraph.store.evidence import SCHEME_FIELDS
+from qgraph.store.evidence import read_scheme
 from qgraph.store.tables import (
     edges,
     events,
+    findings,
     requantized,
     run_groups,
     run_rules,
@@ -29,6 +31,8 @@ _TQC_COLUMNS = (
     "slot_id", "role", "state", "scheme", "scale", "offset", "scales", "offsets", "master", "group_row", "reason",
     "noise_db", "own_noise_db",
 )  # fmt: skip
+_KINDS = {kind.value: kind for kind in Kind}
+_STRENGTHS: dict[str | None, Strength | None] = {None: None, **{strength.value: strength for strength in Strength}}
 _STATES = {state.value: state for state in QuantizationState}
 
 SlotNames = Mapping[int, tuple[str, str]]
@@ -44,7 +48,7 @@ def read_tqcs(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple
     # Unpacked by position: there can be a million of them.
     for (
         slot_id, role, state, scheme, scale, offset, scales, offsets, master, group, reason, noise, own_noise,
-    ) in connection.execute(query):  # fmt: skip
+    ) in connection.execute(query).all():  # fmt: skip
         one = scale is not None
         found.append(
             TqcRecord(
@@ -61,7 +65,22 @@ def read_tqcs(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple
                 own_noise,
             )
         )
+    _check_masters({tqc.slot: tqc.master for tqc in found if tqc.master is not None})
     return tuple(sorted(found, key=lambda tqc: tqc.slot))
+
+
+def _check_masters(masters: Mapping[str, str]) -> None:
+    """Raises ValueError for configs that are their own masters, through however many others."""
+    sound: set[str] = set()
+    for start in masters:
+        path: dict[str, None] = {}
+        slot = start
+        while slot in masters and slot not in sound:
+            if slot in path:
+                raise ValueError(f"{slot} is its own master")
+            path[slot] = None
+            slot = masters[slot]
+        sound.update(path)
 
 
 def read_grouping(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple[Grouping, dict[str, float]]:
@@ -80,40 +99,36 @@ def read_grouping(connection: sa.Connection, run_id: int, names: SlotNames) -> t
     return grouping, {requantize.slot: price for requantize, price in found if price is not None}
 
 
+def read_choices(connection: sa.Connection, run_id: int) -> dict[str, Choice]:
+    """The observers that ``auto`` took, by group id; none in a run of another observer."""
+    columns = (run_groups.c.group_id, run_groups.c.observer, run_groups.c.observer_reason)
+    query = sa.select(*columns).where(run_groups.c.run_id == run_id, run_groups.c.observer.is_not(None))
+    return {row.group_id: Choice(row.observer, row.observer_reason) for row in connection.execute(query)}
+
+
 def read_edges(connection: sa.Connection, run_id: int, *, group_id: str | None = None) -> tuple[Edge, ...]:
     """The joined edges of a run or of one of its groups, in the order in which they were given."""
     a, b = slots.alias("a"), slots.alias("b")
+    of_rule = (run_rules.c.run_id == edges.c.run_id) & (run_rules.c.number == edges.c.rule)
     query = (
         sa.select(
-            edges,
-            a.c.name.label("a_name"),
-            b.c.name.label("b_name"),
-            run_rules.c.rule.label("rule_name"),
-            run_rules.c.op_type,
-            run_rules.c.source,
+            edges.c.position, edges.c.kind, a.c.name, b.c.name, run_rules.c.rule,
+            edges.c.op, run_rules.c.op_type, edges.c.strength, run_rules.c.source,
         )
         .join(a, a.c.id == edges.c.a)
         .join(b, b.c.id == edges.c.b)
-        .outerjoin(run_rules, (run_rules.c.run_id == edges.c.run_id) & (run_rules.c.number == edges.c.rule))
-    )
+        .outerjoin(run_rules, of_rule)
+    )  # fmt: skip
     if group_id is None:
         query = query.where(edges.c.run_id == run_id)
     else:  # a group is of one run; naming the run too would make SQLite read all of it
         of_group = (run_groups.c.run_id == run_id) & (run_groups.c.group_id == group_id)
         query = query.where(edges.c.group_row == connection.scalar(sa.select(run_groups.c.id).where(of_group)))
-    rows = sorted(connection.execute(query), key=lambda row: row.position)
+    # Fetched at once and unpacked by position: a group may have many thousands, and `why` reads all of them.
+    rows = sorted(map(tuple, connection.execute(query).all()))
     return tuple(
-        Edge(
-            kind=Kind(row.kind),
-            a=row.a_name,
-            b=row.b_name,
-            rule=row.rule_name,
-            op=row.op,
-            op_type=row.op_type,
-            strength=None if row.strength is None else Strength(row.strength),
-            source=row.source,
-        )
-        for row in rows
+        Edge(_KINDS[kind], a_name, b_name, rule, op, op_type, _STRENGTHS[strength], source)
+        for _, kind, a_name, b_name, rule, op, op_type, strength, source in rows
     )
 
 
@@ -123,18 +138,26 @@ def read_events(connection: sa.Connection, run_id: int) -> tuple[str, ...]:
     return tuple(connection.scalars(query.order_by(events.c.position)))
 
 
+def read_findings(connection: sa.Connection, run_id: int) -> tuple[Finding, ...]:
+    """What the target would not like about a run."""
+    query = sa.select(findings).where(findings.c.run_id == run_id).order_by(findings.c.position)
+    rows = ({name: getattr(row, name) for name in FINDING_FIELDS} for row in connection.execute(query))
+    return tuple(Finding(**{**row, "slots": decode(row["slots"])}) for row in rows)
+
+
 def slot_names(connection: sa.Connection, run_id: int) -> SlotNames:
     """The names behind the slot ids of a run's model."""
     model = sa.select(runs.c.model_id).where(runs.c.id == run_id).scalar_subquery()
     query = sa.select(slots.c.id, slots.c.name, tensors.c.name.label("tensor")).join(tensors)
     return {
-        number: (name, tensor) for number, name, tensor in connection.execute(query.where(slots.c.model_id == model))
+        number: (name, tensor)
+        for number, name, tensor in connection.execute(query.where(slots.c.model_id == model)).all()
     }
 
 
 def _schemes(connection: sa.Connection, run_id: int) -> dict[int, Scheme]:
     rows = connection.execute(sa.select(run_schemes).where(run_schemes.c.run_id == run_id))
-    return {row.number: Scheme(**{name: getattr(row, name) for name in SCHEME_FIELDS}) for row in rows}
+    return {row.number: read_scheme(row) for row in rows}
 
 
 def _group_ids(connection: sa.Connection, run_id: int) -> dict[int, str]:
@@ -149,7 +172,7 @@ def _read_groups(connection: sa.Connection, run_id: int, names: SlotNames) -> tu
     query = sa.select(tqcs.c.group_row, tqcs.c.slot_id, tqcs.c.represents).where(
         tqcs.c.run_id == run_id, tqcs.c.group_row.is_not(None)
     )
-    for number, slot_id, represents in connection.execute(query):
+    for number, slot_id, represents in connection.execute(query).all():
         slot, tensor = names[slot_id]
         members[number].append(slot)
         if represents:

@@ -14,16 +14,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qgraph.constraints.model import Derived, Edge, Fixed, Group
+from qgraph.constraints.model import Derived, Edge, Fixed
 from qgraph.errors import StoreError
-from qgraph.ir.slots import parts
-from qgraph.solve.run import RunData
+from qgraph.ir.slots import makes_its_tensor
+from qgraph.solve.run import FINDING_FIELDS, Choice, Finding, RunData
 from qgraph.store.bulk import insert_rows, next_id
 from qgraph.store.encoding import encode, encode_optional
 from qgraph.store.evidence import SCHEME_FIELDS, scheme_values
 from qgraph.store.tables import (
     edges,
     events,
+    findings,
     requantized,
     run_groups,
     run_rules,
@@ -52,7 +53,17 @@ _TQC_COLUMNS = (
     "own_noise_db",
     "price_db",
 )
-_GROUP_COLUMNS = ("id", "run_id", "group_id", "master", "scheme", "fixed", "derived")
+_GROUP_COLUMNS = (
+    "id",
+    "run_id",
+    "group_id",
+    "master",
+    "scheme",
+    "fixed",
+    "derived",
+    "observer",
+    "observer_reason",
+)
 _EDGE_COLUMNS = ("run_id", "position", "kind", "a", "b", "strength", "rule", "op", "group_row")
 
 
@@ -97,7 +108,7 @@ def representatives(run: RunData) -> dict[str, str]:
         candidates = [tqc.slot for tqc in found if tqc.group == group_id] or [tqc.slot for tqc in found if not group_id]
         if not candidates:
             raise _contradiction(f"group {group_id} names tensor {tensor}, but no member is on it")
-        chosen[tensor] = min(candidates, key=lambda slot: (not _makes_its_tensor(slot), slot))
+        chosen[tensor] = min(candidates, key=lambda slot: (not makes_its_tensor(slot), slot))
     if named:
         raise _contradiction(f"tensor {min(named)} is in a group but has no config")
     return chosen
@@ -112,7 +123,7 @@ def write_run(connection: sa.Connection, run_id: int, model: int, run: RunData) 
     chosen = representatives(run)
     numbers = _number(connection, run_id, model, run)
     try:
-        _write_groups(connection, run.grouping.groups, numbers)
+        _write_groups(connection, run, numbers)
         _write_tqcs(connection, run, chosen, numbers)
         _write_edges(connection, run.grouping.joined, numbers)
         _write_requantizes(connection, run, numbers)
@@ -124,6 +135,13 @@ def write_run(connection: sa.Connection, run_id: int, model: int, run: RunData) 
     insert_rows(connection, run_rules, ("run_id", "number", "rule", "op_type", "source"), rules)
     told = ((run_id, position, message) for position, message in enumerate(run.events))
     insert_rows(connection, events, ("run_id", "position", "message"), told)
+    broken = ((run_id, position, *_finding_values(finding)) for position, finding in enumerate(run.findings))
+    insert_rows(connection, findings, ("run_id", "position", *FINDING_FIELDS), broken)
+
+
+def _finding_values(finding: Finding) -> tuple[str, ...]:
+    values = {name: getattr(finding, name) for name in FINDING_FIELDS}
+    return tuple(encode(value) if name == "slots" else value for name, value in values.items())
 
 
 def _number(connection: sa.Connection, run_id: int, model: int, run: RunData) -> _Numbers:
@@ -134,7 +152,7 @@ def _number(connection: sa.Connection, run_id: int, model: int, run: RunData) ->
     )
     ids: dict[str, int] = {}
     tensor_of: dict[str, str] = {}
-    for name, number, tensor in connection.execute(query):
+    for name, number, tensor in connection.execute(query).all():
         ids[name] = number
         tensor_of[name] = tensor
     groups = {group.id: number for number, group in enumerate(run.grouping.groups, next_id(connection, run_groups))}
@@ -159,7 +177,7 @@ def _write_tqcs(connection: sa.Connection, run: RunData, chosen: Mapping[str, st
             numbers.slots[tqc.slot],
             chosen[tqc.tensor] == tqc.slot,
             tqc.role,
-            tqc.state.value,
+            str(tqc.state),
             None if tqc.scheme is None else numbers.schemes[tqc.scheme],
             *_split(tqc.scale, tqc.offset),
             None if tqc.master is None else numbers.slots[tqc.master],
@@ -187,10 +205,10 @@ def _write_edges(connection: sa.Connection, joined: Iterable[Edge], numbers: _Nu
         (
             numbers.run,
             position,
-            edge.kind.value,
+            str(edge.kind),
             numbers.slots[edge.a],
             numbers.slots[edge.b],
-            None if edge.strength is None else edge.strength.value,
+            None if edge.strength is None else str(edge.strength),
             _rule(edge.rule, edge.op_type, edge.source, numbers),
             edge.op,
             numbers.slot_groups.get(edge.a),
@@ -205,7 +223,10 @@ def _rule(rule: str | None, op_type: str | None, source: str | None, numbers: _N
     return None if key == (None, None, None) else numbers.rules[key]
 
 
-def _write_groups(connection: sa.Connection, groups: Iterable[Group], numbers: _Numbers) -> None:
+def _write_groups(connection: sa.Connection, run: RunData, numbers: _Numbers) -> None:
+    unknown = run.choices.keys() - numbers.groups.keys()
+    if unknown:
+        raise _contradiction(f"group {min(unknown)} has an observer, but is none")
     rows = (
         (
             numbers.groups[group.id],
@@ -215,10 +236,15 @@ def _write_groups(connection: sa.Connection, groups: Iterable[Group], numbers: _
             numbers.schemes[group.scheme],
             None if group.fixed is None else _prescription(group.fixed),
             None if group.derived is None else _prescription(group.derived),
+            *_choice(run.choices.get(group.id)),
         )
-        for group in groups
+        for group in run.grouping.groups
     )
     insert_rows(connection, run_groups, _GROUP_COLUMNS, rows)
+
+
+def _choice(choice: Choice | None) -> tuple[str | None, str | None]:
+    return (None, None) if choice is None else (choice.observer, choice.reason)
 
 
 def _prescription(given: Fixed | Derived) -> str:
@@ -235,11 +261,6 @@ def _write_requantizes(connection: sa.Connection, run: RunData, numbers: _Number
         raise _contradiction(f"slot {min(unknown)} has the price of a requantize, but none")
     rows = ((numbers.run, numbers.slots[r.slot], numbers.slots[r.producer], prices.get(r.slot)) for r in found)
     insert_rows(connection, requantized, ("run_id", "slot_id", "producer_id", "price_db"), rows)
-
-
-def _makes_its_tensor(slot: str) -> bool:
-    op, side, _ = parts(slot)
-    return side == "out" if op is not None else side in ("in", "const")
 
 
 def _contradiction(what: str) -> StoreError:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 
 import sqlalchemy as sa
 
 from qgraph.errors import NotFoundError, UsageError
+from qgraph.hints import suggest
 from qgraph.solve.run import RunData, RunSettings
 from qgraph.store.bulk import insert_row
-from qgraph.store.encoding import decode, encode
+from qgraph.store.encoding import decode, encode, moment
 from qgraph.store.records import RunRecord
 from qgraph.store.references import calibration_row, model_row, number_of
-from qgraph.store.run_reading import read_events, read_grouping, read_tqcs, slot_names
+from qgraph.store.run_reading import read_choices, read_events, read_findings, read_grouping, read_tqcs, slot_names
 from qgraph.store.run_writing import write_run
+from qgraph.store.schema import name_of
 from qgraph.store.tables import calibrations, runs
 
 LATEST = "latest"
@@ -78,6 +80,7 @@ def save_run(
         observer=run.settings.observer,
         settings=_encode_settings(run.settings),
         identity=identity,
+        version=version("qgraph"),
     )
     write_run(connection, number, model_id, run)
     return f"r{number}"
@@ -135,7 +138,8 @@ def resolve_run(connection: sa.Connection, reference: str) -> RunRecord:
         return _record(row)
     found = connection.execute(sa.select(runs.c.id, runs.c.name)).all()
     known = [f"r{row.id}" for row in found] + [row.name for row in found if row.name is not None]
-    otherwise = "see qgraph runs" if found else "run qgraph analyze or qgraph calibrate --target first"
+    listed = suggest("runs", db=name_of(connection))
+    otherwise = f"see {listed}" if found else "run qgraph analyze or qgraph calibrate --target first"
     raise NotFoundError.among("run", reference, known, otherwise)
 
 
@@ -155,6 +159,8 @@ def load_run(connection: sa.Connection, reference: str) -> RunData:
         grouping=grouping,
         requantize_price_db=prices,
         events=read_events(connection, number),
+        findings=read_findings(connection, number),
+        choices=read_choices(connection, number),
     )
 
 
@@ -191,7 +197,6 @@ def _sorted(value: Any) -> Any:
 
 
 def _record(row: sa.Row[Any]) -> RunRecord:
-    created: datetime = row.created
     return RunRecord(
         id=f"r{row.id}",
         name=row.name,
@@ -199,5 +204,6 @@ def _record(row: sa.Row[Any]) -> RunRecord:
         calibration=None if row.calibration_id is None else f"c{row.calibration_id}",
         samples=row.samples,
         settings=RunSettings(**decode(row.settings)),
-        created=created.isoformat(" "),
+        created=moment(row.created),
+        version=row.version,
     )

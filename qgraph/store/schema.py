@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 import sqlalchemy as sa
 
 from qgraph.errors import SchemaError, StoreError
+from qgraph.hints import suggest
+from qgraph.store.locations import shown
 
 REVISIONS = ("0001",)
 """Every revision in ``migrations/``, oldest first; the last is the one that this qgraph works with."""
@@ -47,7 +47,7 @@ def require_current(connection: sa.Connection) -> None:
     if found == HEAD:
         return
     if found in REVISIONS:
-        cure = f"run: qgraph db upgrade --db {shlex.quote(name)}"
+        cure = f"run: {suggest('db upgrade', db=name)}"
         raise SchemaError("the database has an older schema", f"{name} (schema {found}, needed {HEAD})", cure)
     raise SchemaError(
         "the database was written by a newer qgraph", f"{name} (schema {found}, known up to {HEAD})", "upgrade qgraph"
@@ -56,5 +56,4 @@ def require_current(connection: sa.Connection) -> None:
 
 def name_of(connection: sa.Connection) -> str:
     """How the database behind a connection is named to the user: the file, or the URL without its password."""
-    url = connection.engine.url
-    return url.database or str(url) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    return shown(connection.engine.url)

@@ -30,6 +30,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
     ["it's", 'say "a"', "100%", "%s", "a:b", ":in:0", "graph:in", "ü/é", "名前", "x'; DROP TABLE runs; --", "[a]", "_"]
 )
 floats = st.floats(allow_nan=True, allow_infinity=True)
+_positive = st.floats(0, exclude_min=True) | st.just(math.nan)
 integers = st.integers(-(2**63), 2**64 - 1)
 optional_text = st.none() | names
 
@@ -209,7 +210,7 @@ def _home(tensor: str, membership: dict[str, int | None], tensor_of: dict[str, s
 
 
 def _tqc(draw: st.DrawFn, slot: str, tensor_of: dict[str, str], membership: dict[str, int | None]) -> TqcRecord:
-    scale = draw(st.none() | st.lists(floats, max_size=3).map(tuple))
+    scale = draw(st.none() | st.lists(_positive, max_size=3).map(tuple))
     number = membership[slot]
     return TqcRecord(
         slot,
@@ -219,7 +220,7 @@ def _tqc(draw: st.DrawFn, slot: str, tensor_of: dict[str, str], membership: dict
         draw(st.none() | _schemes),
         scale,
         None if scale is None else tuple(range(len(scale))),
-        draw(st.none() | st.sampled_from(sorted(tensor_of))),
+        draw(st.sampled_from([None, *sorted(other for other in tensor_of if other > slot)])),
         None if number is None else f"g{number}",
         draw(optional_text),
         draw(st.none() | floats),

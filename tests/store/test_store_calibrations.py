@@ -25,7 +25,7 @@ from qgraph.store.database import Database, open_database
 from qgraph.store.leases import Heartbeat, Lease, database_now
 from qgraph.store.models import save_model
 from qgraph.store.processes import Process, current_process, is_alive
-from qgraph.store.records import CalibrationIdentity, CalibrationStatus, Sibling
+from qgraph.store.records import CalibrationIdentity, CalibrationStatus, Passes, Sibling
 from qgraph.store.tables import calibrations, statistics
 from qgraph.store.tables import leases as lease_table
 
@@ -33,8 +33,8 @@ SCRIPT = Path(__file__).with_name("calibrating_process.py")
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "q.db", create=True)
+def database(location: str) -> Iterator[Database]:
+    opened = open_database(location, create=False)
     with opened.transaction() as connection:
         save_model(connection, small_structure(), None)
     yield opened
@@ -43,10 +43,15 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def start(database: Database, mode: str) -> subprocess.Popen[str]:
     """Start a process that calibrates, and wait until it holds the calibration."""
-    process = subprocess.Popen([sys.executable, str(SCRIPT), database.name, mode], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(SCRIPT), url(database), mode]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
     return process
+
+
+def url(database: Database) -> str:
+    return database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -226,7 +231,7 @@ def test_who_was_taken_over_notices_and_writes_nothing(database: Database) -> No
 
 def test_of_several_that_take_over_one_wins(database: Database) -> None:
     kill(start(database, "hold"))
-    command = [sys.executable, str(SCRIPT), database.name, "hold"]
+    command = [sys.executable, str(SCRIPT), url(database), "hold"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     deadline = time.monotonic() + 30
     while sum(process.poll() is None for process in processes) > 1 and time.monotonic() < deadline:
@@ -237,6 +242,31 @@ def test_of_several_that_take_over_one_wins(database: Database) -> None:
     for process in processes:
         _, errors = process.communicate()
         assert process in winners or "BusyError" in errors
+
+
+PROCESSES, READERS, SECONDS = 4, 4, 2.0
+
+
+def test_sixteen_readers_beside_a_writer_see_whole_snapshots_and_disturb_nobody(database: Database) -> None:
+    script = str(Path(__file__).with_name("reading_process.py"))
+    command = [sys.executable, script, url(database), str(SECONDS), str(READERS)]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(PROCESSES)]
+    written = 0
+    with begin(database, IDENTITY) as claim:
+        while any(process.poll() is None for process in processes):
+            samples = written % SAMPLES + 1
+            if samples == 1:
+                claim.begin_pass({}, inferences=0, passes=Passes((), ()))
+            claim.checkpoint(statistics_after(samples), counted_after(samples), samples=samples, inferences=samples)
+            written += 1
+    for process in processes:
+        out, errors = process.communicate()
+        assert errors == ""
+        snapshots = [int(number) for number in out.split()]
+        assert len(snapshots) == READERS
+        assert min(snapshots) > 0
+    assert written > SAMPLES
 
 
 def test_the_heart_beats_by_the_clock_of_the_database(database: Database) -> None:

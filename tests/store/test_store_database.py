@@ -10,7 +10,8 @@ import pytest
 
 from qgraph.errors import SchemaError, StoreError, UsageError
 from qgraph.store import schema
-from qgraph.store.database import Database, _open_mode, connect, open_database
+from qgraph.store.database import Database, connect, open_database
+from qgraph.store.engines import open_mode
 
 
 def count_models(database: Database) -> int:
@@ -190,7 +191,7 @@ def test_a_read_only_folder_can_be_read_but_not_written(tmp_path: Path) -> None:
 def test_without_a_writable_folder_the_file_is_opened_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(tmp_path / "q.db", create=True).close()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert "immutable" in _open_mode(tmp_path / "q.db", create=False)
+    assert "immutable" in open_mode(tmp_path / "q.db", create=False)
     database = open_database(tmp_path / "q.db", create=False)
     assert count_models(database) == 0
     with pytest.raises(StoreError, match="the database cannot be written"):

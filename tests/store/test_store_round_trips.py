@@ -1,7 +1,5 @@
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -22,18 +20,20 @@ from qgraph.tqc import Scheme
 @contextmanager
 def undone(database: Database) -> Iterator[sa.Connection]:
     """A transaction that leaves no trace, so that one database serves every example."""
-    with database.engine.connect().execution_options(begin_mode="IMMEDIATE") as connection:
+    with database.engine.connect().execution_options(begin_mode="write") as connection:
         transaction = connection.begin()
         yield connection
         transaction.rollback()
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with tempfile.TemporaryDirectory() as folder:
-        opened = open_database(Path(folder) / "q.db", create=True)
-        yield opened
-        opened.close()
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One of each kind for all tests here, which leave nothing in it."""
+    file = tmp_path_factory.mktemp("round trips") / "q.db"
+    place = file if request.param == "sqlite" else request.getfixturevalue("postgresql").new_database()
+    opened = open_database(place, create=True)
+    yield opened
+    opened.close()
 
 
 @given(structure=structures())
@@ -85,8 +85,8 @@ def test_a_damaged_blob_is_noticed(database: Database) -> None:
             evidence.load_evidence(connection, model)
 
 
-def test_a_model_is_stored_once_and_its_newest_path_is_known(tmp_path: Path) -> None:
-    database = open_database(tmp_path / "q.db", create=True)
+def test_a_model_is_stored_once_and_its_newest_path_is_known(location: str) -> None:
+    database = open_database(location, create=False)
     with database.transaction() as connection:
         assert models.save_model(connection, small_structure(), "small.onnx") == "m1"
         assert models.save_model(connection, small_structure("f2"), None) == "m2"
@@ -103,10 +103,10 @@ def test_a_model_is_stored_once_and_its_newest_path_is_known(tmp_path: Path) -> 
     database.close()
 
 
-def test_a_structure_that_reads_what_it_does_not_have_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_structure_that_reads_what_it_does_not_have_is_refused_and_leaves_no_trace(location: str) -> None:
     whole = small_structure()
     broken = Structure("broken", "f", 17, whole.ops, whole.tensors[1:], whole.inputs, whole.outputs)
-    database = open_database(tmp_path / "q.db", create=True)
+    database = open_database(location, create=False)
     with pytest.raises(StoreError, match="tensor bias"), database.transaction() as connection:
         models.save_model(connection, broken, None)
     with database.reading() as connection:

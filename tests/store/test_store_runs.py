@@ -1,4 +1,7 @@
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,29 +9,35 @@ import pytest
 import sqlalchemy as sa
 from store_examples import small_run, small_structure
 
-from qgraph.errors import NotFoundError, StoreError, UsageError
+from qgraph.errors import NotFoundError, StatisticsError, StoreError, UsageError
 from qgraph.store import integrity, queries, tables
 from qgraph.store.calibrations import begin
 from qgraph.store.database import Database, open_database
 from qgraph.store.models import load_model, save_model
 from qgraph.store.records import CalibrationIdentity
 from qgraph.store.runs import check_name_is_usable, find_run, list_runs, load_run, resolve_run, save_run
+from qgraph.store.sizes import measure
 
 MEMBERS = ["conv:out:0", "graph:in:side", "graph:out:joined", "join:in:0", "join:in:2", "join:out:0"]
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(location: str) -> Iterator[Database]:
     """A database with the small model, a calibration of it, and the run r1."""
-    opened = open_database(tmp_path / "q.db", create=True)
-    with opened.transaction() as connection:
-        save_model(connection, small_structure(), None)
-    with begin(opened, CalibrationIdentity("f1")) as claim:
-        claim.checkpoint({}, {"a": 1}, samples=1, inferences=1)
-    with opened.transaction() as connection:
-        save_run(connection, "m1", "c1", small_run(), name="first")
+    opened = open_database(location, create=False)
+    fill(opened)
     yield opened
     opened.close()
+
+
+def fill(database: Database) -> None:
+    """Store the small model, a calibration of it, and the run r1."""
+    with database.transaction() as connection:
+        save_model(connection, small_structure(), None)
+    with begin(database, CalibrationIdentity("f1")) as claim:
+        claim.checkpoint({"mid": b"blob"}, {"a": 1}, samples=1, inferences=1)
+    with database.transaction() as connection:
+        save_run(connection, "m1", "c1", small_run(), name="first")
 
 
 def test_the_same_settings_on_the_same_statistics_are_the_same_run(database: Database) -> None:
@@ -103,9 +112,9 @@ def test_ids_of_removed_runs_are_not_given_again(database: Database) -> None:
 def test_removing_a_run_takes_all_of_it_along(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(tables.runs.delete())
-    counts = integrity.row_counts(database)
+    counts = measure(database).rows
     assert {name for name, rows in counts.items() if rows} == {
-        "calibration_samples", "calibrations", "models", "ops", "slots", "tensors",
+        "calibration_samples", "calibrations", "models", "ops", "slots", "statistics", "tensors",
     }  # fmt: skip
 
 
@@ -129,7 +138,7 @@ def test_a_run_that_does_not_fit_its_model_is_refused_and_leaves_no_trace(databa
     for message, contradiction in wrong.items():
         with pytest.raises(StoreError, match=message), database.transaction() as connection:
             save_run(connection, "m1", "c1", contradiction)
-    assert integrity.row_counts(database)["runs"] == 1
+    assert measure(database).rows["runs"] == 1
 
 
 def test_share_names_everyone_who_shares(database: Database) -> None:
@@ -167,7 +176,7 @@ def test_scales_has_one_entry_per_tensor_and_the_others_under_requantize(databas
     assert list(found["tensors"]) == ["bias", "image", "joined", "mid", "side", "weight"]
     assert found["tensors"]["mid"] == {
         "state": "ACTIVATED", "scale": 0.25, "offset": 3, "group": "g-shared", "bits": 8, "symmetric": False,
-        "reason": None,
+        "reason": None, "observer": None,
     }  # fmt: skip
     assert found["tensors"]["weight"]["scale"] == [0.5, 1.5]
     assert found["tensors"]["weight"]["offset"] == [0, 0]
@@ -183,7 +192,7 @@ def test_groups_are_all_there_by_id_or_the_dearest_first(database: Database) -> 
     assert [group["id"] for group in dearest] == ["g-shared", "g-image", "g-reader", "g-weight"]
     assert dearest[0] == {
         "id": "g-shared", "tensors": ["joined", "mid", "side"], "slots": MEMBERS,
-        "scale": 0.25, "offset": 3, "price_db": 2.5,
+        "scale": 0.25, "offset": 3, "price_db": 2.5, "observer": None, "observer_reason": None,
     }  # fmt: skip
     assert found[1]["tensors"] == []
     assert found[3]["scale"] == [0.5, 1.5]
@@ -237,7 +246,7 @@ def test_the_views_answer_in_plain_sql(database: Database) -> None:
     assert ask("SELECT what, slot FROM prices WHERE run_id = 1 AND price_db = 0.75") == [
         ("requantize", "graph:out:mid")
     ]
-    assert ask("SELECT rule, source FROM reasons WHERE op = 'join' GROUP BY rule") == [("concat", "TFLite spec")]
+    assert ask("SELECT DISTINCT rule, source FROM reasons WHERE op = 'join'") == [("concat", "TFLite spec")]
     assert ask("SELECT tensor_count, slot_count FROM shared_groups WHERE group_id = 'g-shared'") == [(3, 6)]
 
 
@@ -248,20 +257,62 @@ def test_a_whole_database_has_no_findings(database: Database) -> None:
 @pytest.mark.parametrize(
     ("damage", "check", "what"),
     [
-        ("UPDATE tqcs SET master = NULL WHERE state = 'SLAVE'", "states", "graph:in:side is SLAVE without a master"),
-        ("PRAGMA foreign_keys = OFF; UPDATE tqcs SET group_row = 77", "states", "a group that the run does not have"),
-        ("UPDATE tqcs SET master = 999 WHERE state = 'SLAVE'", "slots", "r1: 6 of tqcs.master have no config"),
-        ("UPDATE edges SET a = 999", "slots", "r1: 3 of edges.a have no config"),
-        ("INSERT INTO statistics VALUES (1, 1, 't', 'x', x'00')", "statistics", "c1: those"),
-        ("PRAGMA foreign_keys = OFF; DELETE FROM models", "references", "refers to a row of models"),
+        ("tqcs SET master = NULL WHERE state = 'SLAVE'", "states", "graph:in:side is SLAVE without a master"),
+        ("tqcs SET master = 999 WHERE state = 'SLAVE'", "slots", "r1: 6 of tqcs.master have no config"),
+        ("tqcs SET state = 'FIXED' WHERE state = 'SLAVE'", "states", "has a master but is not SLAVE"),
+        ("tqcs SET scale = 7 WHERE state = 'SLAVE'", "states", "join:in:0 has another scale than its master"),
+        ("tqcs SET \"offset\" = 7 WHERE state = 'SLAVE'", "states", "join:in:0 has another offset than its master"),
+        ("tqcs SET master = slot_id WHERE state = 'SLAVE'", "states", "join:in:0 is its own master"),
+        ("tqcs SET scheme = 77 WHERE state = 'SLAVE'", "states", "join:in:0 has another scheme than its group"),
+        ("tqcs SET group_row = NULL WHERE state = 'SLAVE'", "states", "graph:in:side is in another group than its"),
+        ("tqcs SET group_row = NULL, master = NULL, state = 'FP32'", "groups", "r1: group g-shared has no member"),
+        ("run_groups SET master = 1", "groups", "group g-shared has a master that is no member"),
+        ("edges SET a = 999", "slots", "r1: 3 of edges.a have no config"),
+        ("requantized SET producer_id = 999", "slots", "r1: 1 of requantized.producer_id have no config"),
+        ("statistics SET digest = 'x'", "statistics", "c1: those of mid are damaged"),
+        ("calibrations SET status = 'complete', samples = 7", "samples", "c1: 7 were counted, 1 are named"),
+        ("calibrations SET input_shapes = '{'", "file", "what qgraph never writes"),
+        ("models SET parent_id = 1", "models", "m1: was made from itself"),
+        ("ops SET attributes = '[['", "models", "m1: cannot be read"),
+        ("runs SET settings = '{}'", "runs", "r1: cannot be read"),
+        ("edges SET rule = 77", "rules", "r1: 3 edges have a rule that the run does not have"),
     ],
+    ids=lambda value: value if " SET " in value else None,
 )  # fmt: skip
 def test_damage_is_found_and_named(database: Database, damage: str, check: str, what: str) -> None:
-    with database.outside_transaction() as connection:
-        for statement in damage.split(";"):
-            connection.exec_driver_sql(statement)
-        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+    with database.transaction() as connection:
+        connection.exec_driver_sql(f"UPDATE {damage}")
     assert any(finding.check == check and what in finding.what for finding in integrity.check(database))
+
+
+@pytest.mark.parametrize(
+    ("damage", "check", "what"),
+    [
+        ("UPDATE tqcs SET group_row = 77", "states", "a group that the run does not have"),
+        ("DELETE FROM models", "references", "refers to a row of models"),
+        ("UPDATE statistics SET blob = 'text', digest = 'x'", "statistics", "c1: those of mid are damaged"),
+    ],
+)
+def test_damage_that_only_a_file_can_have_is_found_and_named(
+    empty_file: Path, tmp_path: Path, damage: str, check: str, what: str
+) -> None:
+    shutil.copy(empty_file, tmp_path / "q.db")
+    database = open_database(tmp_path / "q.db", create=False)
+    fill(database)
+    with closing(sqlite3.connect(tmp_path / "q.db", isolation_level=None)) as other:
+        other.execute(damage)
+    assert any(finding.check == check and what in finding.what for finding in integrity.check(database))
+    database.close()
+
+
+def test_a_blob_that_cannot_be_read_is_found(database: Database) -> None:
+    def decode(blob: bytes) -> None:
+        raise StatisticsError("statistics that are corrupt", blob.decode(), "restore a backup")
+
+    (finding,) = integrity.check(database, decode)
+    assert finding == integrity.Finding(
+        "statistics", "c1: those of mid cannot be read: statistics that are corrupt (blob)"
+    )
 
 
 def test_states_outside_the_table_are_refused_by_the_database(database: Database) -> None:
