@@ -1,0 +1,101 @@
+"""`qgraph improve` on a real model: a derived model, its run, and less error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Cli
+from onnx import TensorProto, helper, numpy_helper, save
+
+import qgraph
+
+
+def write_model(path: Path) -> None:
+    """A depthwise network whose channels have very different sizes, so that one scale for all serves it badly."""
+    random = np.random.default_rng(0)
+    sizes = np.geomspace(0.02, 4, 8).astype(np.float32).reshape(8, 1, 1, 1)
+    weights = {
+        "w0": random.normal(size=(8, 3, 3, 3)) * sizes,
+        "w1": random.normal(size=(8, 1, 3, 3)) / sizes,
+        "w2": random.normal(size=(4, 8, 1, 1)),
+    }
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w1"], ["d"], name="depthwise", group=8),
+        helper.make_node("Relu", ["d"], ["s"], name="relu2"),
+        helper.make_node("Conv", ["s", "w2"], ["y"], name="last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "uneven",
+        [value("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [value("y", TensorProto.FLOAT, [1, 4, 12, 12])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a model, its data, other data, and the run ``plain`` in a database."""
+    write_model(tmp_path / "model.onnx")
+    random = np.random.default_rng(1)
+    for name in ("data", "others"):
+        np.savez(tmp_path / f"{name}.npz", x=random.normal(size=(12, 3, 16, 16)).astype(np.float32))
+    with qgraph.open(tmp_path / "qgraph.db") as database:
+        calibration = database.calibrate(tmp_path / "model.onnx", tmp_path / "data.npz")
+        calibration.solve(target="onnxruntime", observer="minmax", name="plain")
+    return tmp_path
+
+
+def snr(cli: Cli, run: str) -> float:
+    found = cli("verify", run, "--data", "others.npz", "--json")
+    assert found.code == 0, found.stderr
+    return float(min(one["snr_db"] for one in found.json["outputs"].values()))
+
+
+def test_the_improved_run_is_the_latest_and_nearer_to_the_original(cli: Cli, project: Path) -> None:
+    before = (project / "model.onnx").read_bytes()
+    done = cli("improve", "plain", "--data", "data.npz", "--name", "better", "--json")
+    assert done.code == 0, done.stderr
+    answer = done.json
+    assert Path(answer["model"]) == project / "model.improved.onnx"
+    assert (project / "model.onnx").read_bytes() == before
+    assert cli("show", "latest", "--json").json["run"] == answer["run"]
+    assert snr(cli, "better") > snr(cli, "plain") + 3
+    verified = cli("verify", "better", "--data", "others.npz")
+    assert f"made from: {project / 'model.onnx'}" in verified.stderr
+
+
+def test_the_run_keeps_its_observer_if_that_is_asked_for(cli: Cli, project: Path) -> None:
+    arguments = ("--without", "observer", "--without", "equalize", "--steps", 3, "-o", "b.onnx")
+    done = cli("improve", "plain", "--data", "data.npz", *arguments)
+    assert done.code == 0, done.stderr
+    assert "time: " in done.stdout
+    assert (project / "b.onnx").exists()
+    settings = [qgraph.open("qgraph.db").run(run).data().settings.observer for run in ("plain", "latest")]
+    assert settings == ["minmax", "minmax"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("plain", "--without", "equalise"), "equalize"),
+        (("plain", "-o", "model.onnx"), "would replace the float model"),
+        (("nothing",), "nothing"),
+        (("structure",), "qgraph calibrate"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    cli: Cli, project: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    assert cli("analyze", "model.onnx", "--target", "onnxruntime", "--name", "structure").code == 0
+    done = cli("improve", *arguments, "--data", "data.npz")
+    assert done.code == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(project.glob("*.improved.onnx"))
