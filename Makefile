@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench lint types clean
+.PHONY: demo test bench bench-accuracy lint types clean
 
 demo: .venv/ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -11,7 +11,11 @@ test: .venv/ready
 	$(BIN)/python -m pytest -q $(PYTEST)
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks --record $(BENCH)
+
+bench-accuracy: .venv/ready
+	$(BIN)/python benchmarks/accuracy.py $(BENCH)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -17,7 +17,22 @@ if TYPE_CHECKING:
     from qgraph.api import Run as Run
     from qgraph.api import open as open  # noqa: A004 - qgraph.open is its name
     from qgraph.calib.images import ImageOptions as ImageOptions
+    from qgraph.calib.observers.catalog import register_calibration_observer as register_calibration_observer
     from qgraph.errors import QgraphError as QgraphError
+    from qgraph.passes.entry import quantize_onnx_model as quantize_onnx_model
+    from qgraph.passes.entry import quantize_torch_model as quantize_torch_model
+    from qgraph.passes.error_analysis import graphwise_error_analyse as graphwise_error_analyse
+    from qgraph.passes.error_analysis import layerwise_error_analyse as layerwise_error_analyse
+    from qgraph.passes.exporting import export_ppq_graph as export_ppq_graph
+    from qgraph.passes.graph import QuantizedGraph as QuantizedGraph
+    from qgraph.passes.passes import ParameterQuantizePass as ParameterQuantizePass
+    from qgraph.passes.passes import PassiveParameterQuantizePass as PassiveParameterQuantizePass
+    from qgraph.passes.passes import QuantAlignmentPass as QuantAlignmentPass
+    from qgraph.passes.passes import QuantizeFusionPass as QuantizeFusionPass
+    from qgraph.passes.passes import RuntimeCalibrationPass as RuntimeCalibrationPass
+    from qgraph.passes.platforms import TargetPlatform as TargetPlatform
+    from qgraph.passes.settings import QuantizationSetting as QuantizationSetting
+    from qgraph.passes.settings import QuantizationSettingFactory as QuantizationSettingFactory
     from qgraph.tqc import QuantizationState as QuantizationState
     from qgraph.tqc import TensorQuantizationConfig as TensorQuantizationConfig
 
@@ -25,22 +40,52 @@ _HOMES = {
     "Calibration": "qgraph.api",
     "Database": "qgraph.api",
     "ImageOptions": "qgraph.calib.images",
+    "ParameterQuantizePass": "qgraph.passes.passes",
+    "PassiveParameterQuantizePass": "qgraph.passes.passes",
     "QgraphError": "qgraph.errors",
+    "QuantAlignmentPass": "qgraph.passes.passes",
+    "QuantizationSetting": "qgraph.passes.settings",
+    "QuantizationSettingFactory": "qgraph.passes.settings",
     "QuantizationState": "qgraph.tqc",
+    "QuantizeFusionPass": "qgraph.passes.passes",
+    "QuantizedGraph": "qgraph.passes.graph",
     "Run": "qgraph.api",
+    "RuntimeCalibrationPass": "qgraph.passes.passes",
+    "TargetPlatform": "qgraph.passes.platforms",
     "TensorQuantizationConfig": "qgraph.tqc",
+    "export_ppq_graph": "qgraph.passes.exporting",
+    "graphwise_error_analyse": "qgraph.passes.error_analysis",
+    "layerwise_error_analyse": "qgraph.passes.error_analysis",
     "open": "qgraph.api",
+    "quantize_onnx_model": "qgraph.passes.entry",
+    "quantize_torch_model": "qgraph.passes.entry",
+    "register_calibration_observer": "qgraph.calib.observers.catalog",
 }
 
 __all__ = [
     "Calibration",
     "Database",
     "ImageOptions",
+    "ParameterQuantizePass",
+    "PassiveParameterQuantizePass",
     "QgraphError",
+    "QuantAlignmentPass",
+    "QuantizationSetting",
+    "QuantizationSettingFactory",
     "QuantizationState",
+    "QuantizeFusionPass",
+    "QuantizedGraph",
     "Run",
+    "RuntimeCalibrationPass",
+    "TargetPlatform",
     "TensorQuantizationConfig",
+    "export_ppq_graph",
+    "graphwise_error_analyse",
+    "layerwise_error_analyse",
     "open",
+    "quantize_onnx_model",
+    "quantize_torch_model",
+    "register_calibration_observer",
 ]
 
 

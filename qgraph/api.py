@@ -15,30 +15,38 @@ the jobs that need them, so opening a database and asking questions stays cheap.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from qgraph import arguments
+from qgraph.answers import Answer as Answer
+from qgraph.calib.passes import parse_memory
+from qgraph.calib.shards import parse_shard
+from qgraph.calibration import DEFAULT_OBSERVER
+from qgraph.calibration import Calibration as Calibration
 from qgraph.constraints.merge_methods import MergeOptions, merge_methods
+from qgraph.constraints.overrides import Given as GivenOverrides
+from qgraph.constraints.overrides import given_overrides
 from qgraph.errors import UsageError
-from qgraph.run import Answer as Answer
+from qgraph.hints import DEFAULT_DATABASE
 from qgraph.run import Run as Run
-from qgraph.solve.run import Parameter
+from qgraph.solve.run import ForceOverlap, Parameter
 from qgraph.store import calibrations, queries, runs
 from qgraph.store.database import Database as Store
-from qgraph.store.database import open_database
+from qgraph.store.database import is_there, open_database
 from qgraph.store.records import CalibrationStatus
 
 if TYPE_CHECKING:
     from qgraph.calib.images import ImageOptions
-    from qgraph.calib.statistics import TensorStatistics
     from qgraph.jobs.calibrating import Report, Ticker
     from qgraph.jobs.question import Question
+    from qgraph.passes.seed import *  # noqa: F403
 
-DEFAULT_DATABASE = "qgraph.db"
-DEFAULT_OBSERVER = "mse"
+Model = Any
+"""A path, `torch.nn.Module` or `torch.export.ExportedProgram`; torch is not loaded to say so."""
 
 
 def open(location: str | Path | None = None, *, create: bool = True) -> Database:  # noqa: A001 - qgraph.open is its name
@@ -79,6 +87,10 @@ class Database:
             self._store = open_database(self.location, create=self._create)
         return self._store
 
+    def store_if_any(self) -> Store | None:
+        """The store below if there is one already; none is made."""
+        return self.store() if self._store is not None or is_there(self.location) else None
+
     def __enter__(self) -> Self:
         return self
 
@@ -96,39 +108,66 @@ class Database:
 
     def analyze(
         self,
-        model: str | Path,
+        model: Model,
         target: str | Path,
         *,
-        force_overlap: bool = False,
+        force_overlap: ForceOverlap = False,
         name: str | None = None,
+        overrides: GivenOverrides = None,
+        example_inputs: object = None,
+        input_shapes: object = None,
+        dynamic_shapes: object = None,
+        onnx_file: str | Path | None = None,
         **alignment: Unpack[MergeOptions],
     ) -> Run:
         """Solve which tensors share on a target, before any data: a run without scales.
 
         Args:
+            model: an ONNX or TensorFlow Lite file, a torch module in evaluation mode, or an exported program.
+            force_overlap: whether a tensor with several readers takes the scale of each: False requantizes instead,
+                True never does; "auto" decides by the predicted noise, so before data it does as False.
+            overrides: what is wanted against the target's word: a mapping such as ``{"float": ["type:Resize"],
+                "bits": {"type:MatMul": 16}, "pin": {"x": [0.5, 0]}, "share": [["a", "b"]], "unshare": ["concat_1"]}``,
+                or the path of a file that holds the same; see docs/overrides.md.
             **alignment: ``elementwise_merge_method``, ``concat_merge_method``, ``averagepool_method``,
                 ``resize_method``: "Joint" (True), "Align to Input", "Align to Output", "Align to Large", "None" (False)
                 or "Force None"; one that is not given is the target's to choose.
+            example_inputs: of a module: a tensor, a tuple of arguments, or a dict of arguments by name.
+            input_shapes: of a module, instead: a shape, or shapes by argument or as a list, of float inputs.
+            dynamic_shapes: of a module, as for `torch.export.export`; "batch" makes the first axis of every input
+                dynamic; without it the shapes are those of the example.
+            onnx_file: where the ONNX file that is made of a module is kept; None for beside the database.
 
         Raises:
             QgraphError: a bad model, an unknown target, constraints that contradict each other.
         """
         from qgraph.jobs.question import Question  # heavy
         from qgraph.jobs.solving import analyze  # heavy
+        from qgraph.jobs.sources import source_of  # heavy
 
-        question = Question(_target(target), force_overlap, methods=merge_methods(**alignment))
-        return Run(self, analyze(self.store, arguments.path("model", model), question, name=_usable(name)))
+        question = Question(
+            _target(target), force_overlap, methods=merge_methods(**alignment), overrides=given_overrides(overrides)
+        )
+        with source_of(model, example_inputs, input_shapes, dynamic_shapes, onnx_file) as source:
+            return Run(self, analyze(self.store, source, question, name=_usable(name)))
 
     def calibrate(
         self,
-        model: str | Path,
+        model: Model,
         data: object,
         *,
+        example_inputs: object = None,
+        input_shapes: object = None,
+        dynamic_shapes: object = None,
+        onnx_file: str | Path | None = None,
+        device: str = "cpu",
         steps: int | None = None,
         batch_size: int | None = None,
         collate_fn: Callable[[Any], object] | None = None,
         images: ImageOptions | None = None,
         checkpoint_every: float | None = None,
+        max_memory: int | str | None = None,
+        shard: str | None = None,
         question: Question | None = None,
         name: str | None = None,
         report: Report = lambda _: None,
@@ -137,15 +176,21 @@ class Database:
         """Run a model once over calibration data; resume what was interrupted, reuse what is complete.
 
         Args:
-            model: an ONNX file.
+            model: an ONNX file, a torch module in evaluation mode, or an exported program. A module is exported to
+                ONNX; torch runs it.
+            example_inputs, input_shapes, dynamic_shapes, onnx_file: of a module; see `analyze`.
+            device: "cpu" or "cuda", where the model runs.
             data: path of an ``.npz`` (one array per input, first axis = samples), of an image, or of a folder of
                 either; an array or dict of arrays with such an axis; or any iterable of batches: arrays, tuples or
-                dicts, as a torch ``DataLoader``; no ``len()`` needed.
+                dicts, as a torch ``DataLoader``; no ``len()`` needed. A module takes them as it is called, too.
             steps: batches to use; None for all.
             batch_size: samples per inference; results do not depend on it.
             collate_fn: turns an item of an iterable into an array, tuple or dict.
             images: how image files are made ready; None for the model's own size and pixels in 0..1.
             checkpoint_every: seconds between checkpoints.
+            max_memory: what the process should stay below, in bytes or as ``"2G"``; if need be, all samples are run
+                several times, and some activations counted each time.
+            shard: ``"1/4"`` counts the first of four parts of the data only; `merge` makes one of all four.
             question: what will be asked afterwards; what is wrong with it is said before anything runs.
             name: of the run that will be asked for; one that it cannot have is refused before anything runs.
             report: called with each line that a user should see.
@@ -155,22 +200,28 @@ class Database:
             QgraphError: a bad model, bad data, or another live process holds this calibration.
         """
         from qgraph.jobs.calibrating import CHECKPOINT_SECONDS, calibrate  # heavy
+        from qgraph.jobs.sources import source_of  # heavy
 
         pause = arguments.seconds("checkpoint_every", checkpoint_every)
-        done = calibrate(
-            self.store,
-            arguments.path("model", model),
-            data,
-            question=question,
-            name=_usable(name),
-            steps=arguments.count("steps", steps),
-            batch_size=arguments.count("batch_size", batch_size),
-            collate=collate_fn,
-            images=images,
-            checkpoint_every=CHECKPOINT_SECONDS if pause is None else pause,
-            report=report,
-            tick=tick,
-        )
+        with source_of(model, example_inputs, input_shapes, dynamic_shapes, onnx_file) as source:
+            done = calibrate(
+                self.store,
+                source,
+                data,
+                device=arguments.text("device", device, "use cpu or cuda"),
+                question=question,
+                name=_usable(name),
+                steps=arguments.count("steps", steps),
+                batch_size=arguments.count("batch_size", batch_size),
+                collate=arguments.function("collate_fn", collate_fn),
+                images=images,
+                checkpoint_every=CHECKPOINT_SECONDS if pause is None else pause,
+                max_memory=None if max_memory is None else parse_memory(max_memory),
+                shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
+                known=self.store_if_any,
+                report=report,
+                tick=tick,
+            )
         return Calibration(self, done.calibration, done.status, done.samples, done.resumed_from, done.inferences)
 
     def forecast(
@@ -182,6 +233,8 @@ class Database:
         batch_size: int | None = None,
         collate_fn: Callable[[Any], object] | None = None,
         images: ImageOptions | None = None,
+        max_memory: int | str | None = None,
+        shard: str | None = None,
         question: Question | None = None,
         report: Report = lambda _: None,
     ) -> Answer:
@@ -200,12 +253,34 @@ class Database:
                 data,
                 steps=arguments.count("steps", steps),
                 batch_size=arguments.count("batch_size", batch_size),
-                collate=collate_fn,
+                collate=arguments.function("collate_fn", collate_fn),
                 images=images,
+                max_memory=None if max_memory is None else parse_memory(max_memory),
+                shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
                 question=question,
                 report=report,
             )
         )
+
+    def merge(self, *calibrations: Calibration | str) -> Calibration:
+        """Make one calibration of the shards of one data set, or of calibrations of different data.
+
+        Args:
+            *calibrations: of this database, as such or as ``"c1"``; of another one as ``"OTHER.db:c1"``.
+
+        Raises:
+            UsageError: they cannot be one calibration; it says why.
+        """
+        from qgraph.jobs.merging import merge  # heavy
+
+        references = [
+            (one.id if one.location == self.location else f"{one.location}:{one.id}")
+            if isinstance(one, Calibration)
+            else arguments.text("calibration", one, "pass its id, as c1")
+            for one in calibrations
+        ]
+        done = merge(self.store(), references)
+        return Calibration(self, done.calibration, done.status, done.samples, 0, 0)
 
     def calibration(self, reference: str) -> Calibration:
         """A stored calibration, written as ``c1``."""
@@ -221,17 +296,22 @@ class Database:
         *,
         target: str | Path,
         observer: str = DEFAULT_OBSERVER,
-        force_overlap: bool = False,
+        force_overlap: ForceOverlap = False,
         weights: str | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         name: str | None = None,
         allow_partial: bool = False,
+        overrides: GivenOverrides = None,
+        device: str = "cpu",
         **alignment: Unpack[MergeOptions],
     ) -> Run:
         """Solve a run from the statistics of a calibration, or of another run's: no inference, no model file.
 
         Args:
             target: its name, or the path of a rule pack.
+            force_overlap: False, True, or "auto": join where that lowers the predicted noise.
+            overrides: as for `analyze`.
+            device: "cpu" or "cuda", where observers compute; only on the CPU are scales promised bit for bit.
             **alignment: as for `analyze`.
         """
         from qgraph.jobs.question import Question  # heavy
@@ -241,10 +321,19 @@ class Database:
         arguments.text("observer", observer, "a run with scales needs one; see qgraph observers")
         if weights is not None:
             arguments.text("weights", weights, "use minmax or mse")
+        given = arguments.mapping("parameters", parameters, "see qgraph observers for their names")
         question = Question(
-            _target(target), force_overlap, observer, parameters or {}, weights, methods=merge_methods(**alignment)
+            _target(target),
+            force_overlap,
+            observer,
+            given,
+            weights,
+            methods=merge_methods(**alignment),
+            overrides=given_overrides(overrides),
         )
-        return Run(self, solve(self.store(), reference, question, name=_usable(name), allow_partial=allow_partial))
+        usable, place = _usable(name), arguments.text("device", device, "use cpu or cuda")
+        done = solve(self.store(), reference, question, name=usable, allow_partial=allow_partial, device=place)
+        return Run(self, done)
 
     def run(self, reference: str = "latest") -> Run:
         """A stored run, by id (``r1``), name or ``latest``."""
@@ -257,69 +346,48 @@ class Database:
         with self.store().reading() as connection:
             return queries.runs(connection)
 
-    def diff(self, a: Run | str, b: Run | str) -> Answer:
-        """Tell what differs from run `a` to run `b`, each given as such, by id or by name."""
-        from qgraph.analysis.diff import as_json, diff  # only this question needs it
-
-        first, second = (run if isinstance(run, Run) else self.run(run) for run in (a, b))
-        return {"a": first.id, "b": second.id, **as_json(diff(first.data(), second.data()))}
-
-
-class Calibration:
-    """Stored statistics of one model on one data set.
-
-    Attributes:
-        id: ``c1``, ``c2``, …
-        status: ``complete``, ``reused`` or ``partial``.
-        samples: samples counted.
-        resumed_from: samples that were counted before the call that returned this.
-        inferences: samples that it ran.
-    """
-
-    def __init__(
-        self, database: Database, reference: str, status: str, samples: int, resumed_from: int, inferences: int
-    ) -> None:
-        self._database = database
-        self.id = reference
-        self.status = status
-        self.samples = samples
-        self.resumed_from = resumed_from
-        self.inferences = inferences
-
-    def solve(
-        self,
-        *,
-        target: str | Path,
-        observer: str = DEFAULT_OBSERVER,
-        force_overlap: bool = False,
-        weights: str | None = None,
-        parameters: Mapping[str, Parameter] | None = None,
-        name: str | None = None,
-        allow_partial: bool = False,
-        **alignment: Unpack[MergeOptions],
-    ) -> Run:
-        """Solve a run: groups, scales, noise and prices on a target. No inference, no model file.
+    def remove(self, *references: Run | Calibration | str, with_dependents: bool = False) -> None:
+        """Remove runs, calibrations (``c1``) and models (``m1``): all of them, or none if one is refused.
 
         Args:
-            **alignment: as for `Database.analyze`.
+            with_dependents: remove what was made from them, too; otherwise that is a reason to refuse.
         """
-        return self._database.solve(
-            self.id,
-            target=target,
-            observer=observer,
-            force_overlap=force_overlap,
-            weights=weights,
-            parameters=parameters,
-            name=name,
-            allow_partial=allow_partial,
-            **alignment,
-        )
+        from qgraph.store.removal import remove  # only this needs it
 
-    def statistics(self) -> Mapping[str, TensorStatistics]:
-        """The statistics of every tensor that was collected."""
-        from qgraph.jobs.calibrating import load_statistics  # heavy
+        named = [one if isinstance(one, str) else one.id for one in references]
+        remove(self.store(), named, with_dependents=with_dependents)
 
-        return load_statistics(self._database.store(), self.id)
+    def copy(self, run: Run | str, to: str | Path, *, name: str | None = None) -> str:
+        """Copy a run, with all that it rests on, to the database at a path or URL; return its id there.
+
+        Args:
+            name: of the run there; None keeps its name.
+        """
+        from qgraph.store.copying import copy_run  # only this needs it
+
+        location = arguments.name_or_path("to", to, "name a file or a URL")
+        with closing(open_database(location, create=True)) as target:
+            reference = run if isinstance(run, str) else run.id
+            return copy_run(self.store(), reference, target, name=_usable(name)).run
+
+    def diff(
+        self, a: Run | str, b: Run | str, *, fail_on: Iterable[str] = (), output: str | Path | None = None
+    ) -> Answer:
+        """Tell what differs from run `a` to run `b`, each given as such, by id or by name.
+
+        They may be of two versions of a model: tensors are matched by name, then by structure, and named as in `a`.
+
+        Args:
+            fail_on: conditions such as ``"damage_db>1"``; those that hold are listed under ``"failed"``. See
+                docs/diff.md.
+            output: an ``.svg`` or ``.png`` file to draw a picture to; needs matplotlib.
+        """
+        from qgraph.jobs.comparing import compare  # only this question needs it
+
+        first, second = (run if isinstance(run, Run) else self.run(run) for run in (a, b))
+        given = [fail_on] if isinstance(fail_on, str) else list(fail_on)
+        path = None if output is None else arguments.path("output", output)
+        return compare(self.store(), first.id, second.id, fail_on=given, output=path)
 
 
 def _target(target: str | Path) -> str:
@@ -331,3 +399,14 @@ def _usable(name: str | None) -> str | None:
     if name is not None:
         runs.check_name_is_usable(arguments.text("name", name))
     return name
+
+
+def __getattr__(name: str) -> object:
+    """Load one of the seed system's names, which are offered here, too, when it is first used."""
+    if name.startswith("_"):
+        raise AttributeError(f"module 'qgraph.api' has no attribute {name!r}")
+    from qgraph.passes import seed  # heavy
+
+    if name not in seed.__all__:
+        raise AttributeError(f"module 'qgraph.api' has no attribute {name!r}")
+    return getattr(seed, name)

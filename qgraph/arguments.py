@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
@@ -47,6 +48,30 @@ def name_or_path(argument: str, value: object, cure: str) -> str:
         UsageError: it is neither.
     """
     return text(argument, str(value) if isinstance(value, Path) else value, cure)
+
+
+def mapping(argument: str, value: object, cure: str = "pass a dict") -> Mapping[str, Any]:
+    """A mapping whose keys are texts; None stays an empty one.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise UsageError(f"{argument} must be a dict by name", _shown(value), cure)
+    return value
+
+
+def function(argument: str, value: Any) -> Any:
+    """A function, or None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is not None and not callable(value):
+        raise UsageError(f"{argument} must be a function", _shown(value), "pass a function, or None")
+    return value
 
 
 def count(argument: str, value: Any) -> int | None:

@@ -11,6 +11,7 @@ QgraphError                  root; the command line prints it and exits with cod
 ├── StatisticsError          a stored statistic that is corrupt, or that cannot serve the question
 ├── ExportError              a result that the format cannot say, or a file that failed its check
 └── StoreError               the database
+    ├── DamagedError         its file is damaged
     ├── SchemaError          its schema is older or newer than this qgraph
     └── BusyError            a live process holds the calibration
 """
@@ -19,6 +20,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+LONGEST_PART = 1000
+"""Characters of each part of an error's line: a model's names may have any length."""
 
 
 class QgraphError(Exception):
@@ -37,8 +41,12 @@ class QgraphError(Exception):
         self.cure = cure
 
     def __str__(self) -> str:
-        """The error as one line, whatever line breaks the parts contain."""
-        return " ".join(f"{self.what}: {self.which}; {self.cure}".split())
+        """The error as one line, whatever line breaks the parts contain; of a very long part its ends."""
+        return " ".join(f"{_shortened(self.what)}: {_shortened(self.which)}; {_shortened(self.cure)}".split())
+
+
+def _shortened(part: str) -> str:
+    return part if len(part) <= LONGEST_PART else f"{part[: LONGEST_PART // 2]} … {part[-LONGEST_PART // 2 :]}"
 
 
 class UsageError(QgraphError):
@@ -98,6 +106,10 @@ class ExportError(QgraphError):
 
 class StoreError(QgraphError):
     """A database that cannot be opened, read or written."""
+
+
+class DamagedError(StoreError):
+    """A database whose file is damaged."""
 
 
 class SchemaError(StoreError):

@@ -5,24 +5,25 @@ Answers are plain dicts in the shape in which the command line prints them as JS
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qgraph import arguments
+from qgraph import answers, arguments
+from qgraph.answers import Answer
+from qgraph.constraints import blame as blaming
 from qgraph.constraints import explain
 from qgraph.constraints.model import Edge, SlotPlan
 from qgraph.errors import UsageError
 from qgraph.solve.run import RunData
-from qgraph.store import queries, runs
+from qgraph.store import provenance, queries, runs, view_tables
+from qgraph.table import Table
 
 if TYPE_CHECKING:
     from qgraph.analysis.verify import Verification
     from qgraph.api import Database
     from qgraph.calib.images import ImageOptions
-    from qgraph.jobs.calibrating import Report
-
-Answer = dict[str, Any]
+    from qgraph.jobs.calibrating import Report, Ticker
 
 A_TENSOR = "pass the name of a tensor; see qgraph scales"
 
@@ -33,10 +34,19 @@ class Run:
     def __init__(self, database: Database, reference: str) -> None:
         self._database = database
         self.id = reference
+        # What a run holds never changes, and whoever asks about a large group asks again.
+        self._edges: tuple[str, tuple[Edge, ...]] | None = None
 
     def _ask(self, question: Callable[..., Answer], *arguments: object, **options: object) -> Answer:
         with self._database.store().reading() as connection:
             return question(connection, self.id, *arguments, **options)
+
+    def _edges_of(self, group: str) -> tuple[Edge, ...]:
+        """The edges of a group; those of the last one that was asked for are kept."""
+        if self._edges is None or self._edges[0] != group:
+            with self._database.store().reading() as connection:
+                self._edges = group, queries.edges_of_group(connection, self.id, group)
+        return self._edges[1]
 
     def show(self) -> Answer:
         """Tell what the run is, and how many groups, requantizes and states it has."""
@@ -51,6 +61,21 @@ class Run:
             **self._ask(queries.tensor, name),
             "statistics": describe_statistics(self._database.store(), self.id, name),
         }
+
+    def plot(self, output: str | Path, *, tensor: str | None = None, group: str | None = None) -> Answer:
+        """Draw the histogram of a tensor or a group with every observer's range and noise; needs matplotlib.
+
+        Args:
+            output: an ``.svg`` or ``.png`` file.
+            group: its id; see `groups`.
+        """
+        from qgraph.jobs.plotting import plot  # heavy
+
+        chosen = None if tensor is None else arguments.text("tensor", tensor, A_TENSOR)
+        found: Answer = plot(
+            self._database.store(), self.id, arguments.path("output", output), tensor=chosen, group=group
+        )
+        return found
 
     def groups(self, *, by_cost: bool = False) -> Answer:
         """All groups that share scale and offset; `by_cost` lists the dearest first."""
@@ -72,50 +97,120 @@ class Run:
             start, end = (queries.slot_of(connection, self.id, name) for name in (a, b))
             group = queries.group_of(connection, self.id, start)
             shared = group is not None and group == queries.group_of(connection, self.id, end)
-            edges = queries.edges_of_group(connection, self.id, group) if shared and group is not None else ()
+        edges = self._edges_of(group) if shared and group is not None else ()
         path = explain.why(edges, start, end) if shared else None
-        return {"a": a, "b": b, "shared": shared, "path": [edge_as_json(edge) for edge in path or ()]}
+        return {"a": a, "b": b, "shared": shared, "path": [answers.edge_as_json(edge) for edge in path or ()]}
 
     def why_not(self, a: str, b: str) -> Answer:
-        """Tell what keeps two tensors (or slots) apart: the shortest chain between them, and where it is cut."""
+        """Tell what keeps two tensors (or slots) apart: the chain between them with the fewest cuts.
+
+        ``"needed"`` says for each cut what would have to be added or dropped, so that the two share.
+        """
         arguments.text("a", a, A_TENSOR)
         arguments.text("b", b, A_TENSOR)
         with self._database.store().reading() as connection:
             start, end = (queries.slot_of(connection, self.id, name) for name in (a, b))
             data = runs.load_run(connection, self.id)
+            types = queries.op_types(connection, self.id)
         plans = {
             tqc.slot: SlotPlan(tqc.slot, tqc.tensor, tqc.role, tqc.scheme, tqc.reason if tqc.scheme is None else None)
             for tqc in data.tqcs
         }
-        chain = explain.why_not(data.grouping.joined, explain.barriers(plans.values(), data.grouping), start, end)
-        steps = [step_as_json(step) for step in chain or ()]
-        cuts = [step["barrier"] for step in steps if step["barrier"]]
-        shared = chain is not None and not cuts
-        reason = f"{a} and {b} share" if shared else f"no rule or tensor leads from {a} to {b}"
-        if cuts:
-            reason = f"{a} and {b} are kept apart: {'; '.join(cuts)}"
-        elif shared and plans[start].scheme is None:  # the chain is empty: both are this one slot
-            shared, reason = False, f"{a} is not quantized: {plans[start].reason}"
-        return {"a": a, "b": b, "shared": shared, "reason": reason, "path": steps}
+        between = explain.barriers(plans.values(), data.grouping, types)
+        chain = explain.why_not(data.grouping.joined, between, start, end)
+        return answers.why_not(a, b, chain, plans[start])
+
+    def blame(self, group: str, *, top: int | None = None) -> Answer:
+        """The minimal sets of constraints whose removal would split a group, the dearest sharing first.
+
+        Args:
+            group: its id, or a tensor in it.
+            top: how many sets at most; None for `qgraph.constraints.blame.MOST_CUTS`.
+        """
+        arguments.text("group", group, "pass its id, or a tensor in it; see qgraph groups")
+        arguments.count("top", top)
+        with self._database.store().reading() as connection:
+            found = queries.group_named(connection, self.id, group)
+            members = queries.members_of_group(connection, self.id, found)
+        edges = self._edges_of(found)
+        paid = {one.slot: one.price_db for one in members if one.price_db is not None}
+        makers = {one.slot for one in members if one.represents}
+        splits = blaming.blame(edges, paid, makers, most=blaming.MOST_CUTS if top is None else top)
+        return answers.blame(found, self.id, splits, members)
+
+    def cascade(self, op: str) -> Answer:
+        """Tell what one op's constraints drag along: what its groups would fall into without them."""
+        arguments.text("op", op, "pass the name of an op")
+        with self._database.store().reading() as connection:
+            ties = queries.ties_of_op(connection, self.id, op)
+            op_type = queries.op_types(connection, self.id)[op]
+            groups = sorted({tie["group"] for tie in ties})
+            edges = {group: queries.edges_of_group(connection, self.id, group) for group in groups}
+            members = {group: queries.members_of_group(connection, self.id, group) for group in groups}
+        parts = {group: blaming.cascade(edges[group], op) for group in groups}
+        return answers.cascade(op, op_type, self.id, ties, parts, members)
+
+    def coverage(self) -> Answer:
+        """Tell whether every float tensor is accounted for; ``"missing"`` is empty if so."""
+        return self._ask(queries.coverage)
 
     def data(self) -> RunData:
         """The whole run as frozen plain data."""
         with self._database.store().reading() as connection:
             return runs.load_run(connection, self.id)
 
-    def diff(self, other: Run | str) -> Answer:
-        """Tell what differs from this run to the other one, given as such, by id or by name."""
-        return self._database.diff(self, other)
+    def provenance(self) -> Answer:
+        """Tell what the run comes from: fingerprints of data, preprocessing, graph and weights, settings, versions."""
+        return self._ask(provenance.provenance)
+
+    def table(self, name: str) -> Table:
+        """One of the documented views, cut to this run; `to_pandas` and `to_polars` make more of it.
+
+        Args:
+            name: ``scales``, ``slots``, ``groups``, ``members``, ``reasons``, ``requantizes`` or ``prices``; see
+                docs/sql-views.md.
+        """
+        arguments.text("table", name, f"use one of {', '.join(view_tables.VIEWS_BY_NAME)}")
+        with self._database.store().reading() as connection:
+            return view_tables.table(connection, self.id, name)
+
+    def query(self, statement: str, parameters: Mapping[str, object] | None = None, *, seconds: float = 60.0) -> Table:
+        """Ask the property graph of the run in Cypher; see docs/cypher.md. Needs ``qgraph[cypher]``.
+
+        Args:
+            statement: it can only read.
+            parameters: the value of each ``$name`` in it; a name that is given so needs no quoting.
+            seconds: how long it may take.
+        """
+        from qgraph.jobs.graphing import query  # heavy
+
+        arguments.text("query", statement, "pass a statement in Cypher")
+        given = (
+            {} if parameters is None else arguments.mapping("parameters", parameters, "pass the value of each $name")
+        )
+        allowed = arguments.seconds("seconds", seconds)
+        assert allowed is not None
+        return query(self._database.store(), self.id, statement, given, seconds=allowed)
+
+    def diff(self, other: Run | str, *, fail_on: Iterable[str] = (), output: str | Path | None = None) -> Answer:
+        """Tell what differs from this run to the other one, given as such, by id or by name; see `Database.diff`."""
+        return self._database.diff(self, other, fail_on=fail_on, output=output)
 
     def export(self, output: str | Path, *, format: str = "qdq", model: str | Path | None = None) -> None:  # noqa: A002
         """Write a model that runs with these scales; it is checked and run once before the file takes its name.
 
         Args:
-            format: ``qdq``, an ONNX model with QuantizeLinear and DequantizeLinear.
+            format: ``qdq``, an ONNX model with QuantizeLinear and DequantizeLinear; ``graphml``, the run's property
+                graph, for which the model is not needed.
             model: where the float model is now, if it was moved.
         """
+        if format == "graphml":
+            from qgraph.jobs.graphing import export_graphml
+
+            export_graphml(self._database.store(), self.id, arguments.path("output", output))
+            return
         if format != "qdq":
-            raise UsageError("unknown format", format, "use qdq")
+            raise UsageError("unknown format", format, "use qdq or graphml")
         from qgraph.jobs.exporting import export  # heavy
 
         export(self._database.store(), self.id, arguments.path("output", output), model=_moved(model))
@@ -152,27 +247,59 @@ class Run:
         )
         return found
 
+    def improve(
+        self,
+        data: object,
+        *,
+        output: str | Path | None = None,
+        without: Iterable[str] = (),
+        steps: int | None = None,
+        images: ImageOptions | None = None,
+        name: str | None = None,
+        model: str | Path | None = None,
+        report: Report = lambda _: None,
+        tick: Ticker | None = None,
+    ) -> Answer:
+        """Make a derived model whose quantized form is nearer to the float one; calibrate it, and solve it as this run.
+
+        Args:
+            data: as for `Database.calibrate`; samples to calibrate and to measure on.
+            output: the derived model's file; None for ``NAME.improved.onnx`` in the database's folder.
+            without: parts to leave out: ``fold``, ``equalize``, ``observer``, ``bias``; see docs/improve.md.
+            steps: samples to use; None for all.
+            images: as for `Database.calibrate`.
+            name: of the new run.
+            model: where the float model is now, if it was moved.
+            report: called with each line that a user should see.
+            tick: called with samples counted and samples in all while the derived model is calibrated.
+
+        Returns:
+            The new ``"run"`` and ``"calibration"``, the file ``"model"``, what was ``"done"``, ``"seconds"`` by part.
+        """
+        from qgraph.improve.settings import parts_with
+        from qgraph.jobs.improving import improve  # heavy
+
+        done = improve(
+            self._database.store(),
+            self.id,
+            data,
+            output=None if output is None else arguments.path("output", output),
+            model=_moved(model),
+            steps=arguments.count("steps", steps),
+            images=images,
+            parts=parts_with(off=without),
+            name=name,
+            report=report,
+            tick=tick,
+        )
+        return {
+            "run": done.run,
+            "calibration": done.calibration,
+            "model": str(done.model),
+            "done": list(done.done),
+            "seconds": dict(done.seconds),
+        }
+
 
 def _moved(model: str | Path | None) -> Path | None:
     return None if model is None else arguments.path("model", model)
-
-
-def step_as_json(step: explain.Step) -> Answer:
-    """One step of a chain that may be cut: an edge, and what keeps its ends apart (None where nothing does)."""
-    edge = {"kind": None, "rule": None, "op": None, "op_type": None, "source": None}
-    if step.edge is not None:
-        edge = edge_as_json(step.edge)
-    return {**edge, "from": step.a, "to": step.b, "barrier": step.barrier}
-
-
-def edge_as_json(edge: Edge) -> Answer:
-    """One step of a chain, with the keys of the command line's JSON."""
-    return {
-        "kind": str(edge.kind),
-        "rule": edge.rule,
-        "op": edge.op,
-        "op_type": edge.op_type,
-        "from": edge.a,
-        "to": edge.b,
-        "source": edge.source,
-    }

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import SupportsFloat
 
 from qgraph.errors import TransitionError, UsageError
 
 FLOAT32_TINY = 2.0**-126
 """The smallest normal float32. No scale is smaller: runtimes that flush denormals would divide by zero."""
+
+FLOAT32_LARGEST = (2.0 - 2.0**-23) * 2.0**127
 
 
 class QuantizationState(StrEnum):
@@ -229,6 +232,8 @@ class TensorQuantizationConfig:
             raise TransitionError("a slave needs a master", self.name, "call set_master(master=...)")
         self._move(new)
         self._master = None
+        if new in (QuantizationState.INITIAL, QuantizationState.FP32):
+            self._scale = self._offset = None
 
     def _move(self, new: QuantizationState) -> None:
         if new not in TRANSITIONS[self._state]:
@@ -248,20 +253,73 @@ class TensorQuantizationConfig:
             config = config._master
         return config
 
+    def _reads(self, other: TensorQuantizationConfig) -> bool:
+        """Whether another config is on the way to the root; itself, too."""
+        config: TensorQuantizationConfig | None = self
+        while config is not None and config is not other:
+            config = config._master
+        return config is other
+
     @property
     def master(self) -> TensorQuantizationConfig | None:
-        """The config it was made the slave of, or None."""
+        """The config it was made the slave of, or None; assigning one is `set_master`, assigning None lets go."""
         return self._master
+
+    @master.setter
+    def master(self, master: TensorQuantizationConfig | None) -> None:
+        if master is not None:
+            self.set_master(master=master)
+        elif self._master is not None:
+            self.state = QuantizationState.INITIAL
 
     @property
     def scale(self) -> tuple[float, ...] | None:
-        """The root's scale."""
+        """The root's scale: one float32, or one per channel; None while unknown.
+
+        One number, or as many as there are channels, may be assigned to a config that has parameters of its own; its
+        state stays what it is.
+        """
         return self.root._scale
+
+    @scale.setter
+    def scale(self, scale: SupportsFloat | Iterable[SupportsFloat]) -> None:
+        self._scale = tuple(self._usable_scale(float(one)) for one in self._channels(scale, "scale"))
 
     @property
     def offset(self) -> tuple[int, ...] | None:
-        """The root's offset (zero point)."""
+        """The root's offset (zero point), as many as scales; to be assigned like `scale`."""
         return self.root._offset
+
+    @offset.setter
+    def offset(self, offset: SupportsFloat | Iterable[SupportsFloat]) -> None:
+        self._offset = tuple(self._usable_offset(float(one)) for one in self._channels(offset, "offset"))
+
+    def _channels(self, given: SupportsFloat | Iterable[SupportsFloat], what: str) -> tuple[SupportsFloat, ...]:
+        """What was assigned, one per channel; refused where the config has no parameters that a user may write."""
+        if self._master is not None:
+            raise TransitionError("a slave has no scale of its own", self.name, f"write to its master {self.root.name}")
+        if self._state in (QuantizationState.FP32, QuantizationState.FIXED, QuantizationState.PASSIVE):
+            raise TransitionError(f"{_UNWRITABLE[self._state]}, so its {what} cannot be written", self.name, _RELEASE)
+        channels = (given,) if isinstance(given, SupportsFloat) and not _is_array(given) else tuple(_iterated(given))
+        if not channels or (self.scheme.axis is None and len(channels) != 1):
+            cure = "assign one number" if self.scheme.axis is None else "assign one number per channel"
+            raise TransitionError(f"{len(channels)} numbers for the {what}", f"{self.name} ({self.scheme})", cure)
+        return channels
+
+    def _usable_scale(self, scale: float) -> float:
+        if not FLOAT32_TINY <= scale <= FLOAT32_LARGEST:
+            raise TransitionError("a scale that float32 cannot have", f"{self.name}: {scale}", "assign a positive one")
+        if self.scheme.power_of_two and math.frexp(scale)[0] != 0.5:
+            raise TransitionError("a scale that is no power of two", f"{self.name}: {scale}", "assign a power of two")
+        return to_float32(scale)
+
+    def _usable_offset(self, offset: float) -> int:
+        scheme = self.scheme
+        low, high = (scheme.symmetric_offset,) * 2 if scheme.symmetric else (scheme.quant_min, scheme.quant_max)
+        if offset != round(offset) or not low <= offset <= high:
+            cure = f"assign {low}" if low == high else f"assign a whole number in [{low}, {high}]"
+            raise TransitionError("an offset that the scheme cannot have", f"{self.name}: {offset}", cure)
+        return int(offset)
 
     def activate(
         self,
@@ -285,7 +343,7 @@ class TensorQuantizationConfig:
         Raises:
             TransitionError: it would close a cycle, the schemes differ, or the state does not allow it.
         """
-        if master.root is self:
+        if master._reads(self):
             raise TransitionError("a cycle of masters", f"{self.name} and {master.name}", "choose one as the master")
         if master.scheme != self.scheme:
             raise TransitionError(
@@ -295,3 +353,43 @@ class TensorQuantizationConfig:
             )
         self._move(QuantizationState.SLAVE)
         self._master = master
+
+
+def copy_configs(configs: Mapping[str, TensorQuantizationConfig]) -> dict[str, TensorQuantizationConfig]:
+    """Copy configs with all that they are linked to: no link of a copy leads to an original.
+
+    A master that is not among them is copied, too, and is reached through its slaves only.
+    """
+    copies: dict[int, TensorQuantizationConfig] = {}
+    waiting = list(configs.values())
+    while waiting:
+        config = waiting.pop()
+        if id(config) in copies:
+            continue
+        copy = copies[id(config)] = TensorQuantizationConfig(config.name, config.scheme, config._state)
+        copy._scale, copy._offset, copy._master = config._scale, config._offset, config._master
+        if config._master is not None:
+            waiting.append(config._master)
+    for copy in copies.values():
+        copy._master = None if copy._master is None else copies[id(copy._master)]
+    return {name: copies[id(config)] for name, config in configs.items()}
+
+
+_UNWRITABLE = {
+    QuantizationState.FP32: "not quantized",
+    QuantizationState.FIXED: "prescribed by the target",
+    QuantizationState.PASSIVE: "derived from other configs",
+}
+
+_RELEASE = "move it to INITIAL first, by way of FP32 where the table asks for it"
+
+
+def _is_array(value: object) -> bool:
+    """Whether something that may be a number is an array with axes, as numpy's and torch's are."""
+    return bool(getattr(value, "ndim", 0))
+
+
+def _iterated(given: object) -> Iterable[SupportsFloat]:
+    if not isinstance(given, Iterable):
+        raise TransitionError("neither a number nor several", repr(given)[:60], "assign numbers")
+    return given

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import triton_place  # isort: skip  # noqa: F401 - before anything that may import triton
 import numpy as np
 import pytest
 from development_models import IMAGENET_MEAN, IMAGENET_STD, MODELS
 from photographs import photographs
+from postgresql_server import Server, name_of
 
 from qgraph.cli.main import run
+from qgraph.store.database import open_database
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,41 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         return Result(code, out, err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server of this session's own."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database without any rows. Copy it."""
+    path = tmp_path_factory.mktemp("empty") / "q.db"
+    open_database(path, create=True).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def empty_template(postgresql: Server) -> str:
+    """The name of a PostgreSQL database without any rows. Make copies of it."""
+    url = postgresql.new_database()
+    open_database(url, create=True).close()
+    return name_of(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a database without any rows is: everything that does not depend on its kind is tested on both."""
+    if request.param == "sqlite":
+        yield str(shutil.copy(request.getfixturevalue("empty_file"), tmp_path / "q.db"))
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    url = server.new_database(request.getfixturevalue("empty_template"))
+    yield url
+    server.drop(url)
 
 
 @pytest.fixture(scope="session")

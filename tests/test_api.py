@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,16 @@ DATA = np.random.default_rng(0).normal(size=(4, 2, 4, 4)).astype(np.float32)
 
 
 @pytest.fixture
-def database(tmp_path: Path, model: Path) -> qgraph.Database:
+def database(location: str, model: Path) -> Iterator[qgraph.Database]:
     """One calibration, c1, and one run, r1."""
-    opened = qgraph.open(tmp_path / "q.db")
-    opened.calibrate(model, DATA).solve(target="tflite")
-    return opened
+    with qgraph.open(location) as opened:
+        opened.calibrate(model, DATA).solve(target="tflite")
+        yield opened
 
 
 WRONG: dict[str, Callable[[qgraph.Database, Path], object]] = {
-    "model must be a path: None": lambda db, _: db.calibrate(None, DATA),  # type: ignore[arg-type]
-    "model must be a path: 5": lambda db, _: db.analyze(5, "tflite"),  # type: ignore[arg-type]
+    "model must be a path: None": lambda db, _: db.calibrate(None, DATA),
+    "model must be a path: 5": lambda db, _: db.analyze(5, "tflite"),
     "steps must be a whole number": lambda db, model: db.calibrate(model, DATA, steps=-1),
     "steps must be a whole number from 1": lambda db, model: db.calibrate(model, DATA, steps=1.5),  # type: ignore[arg-type]
     "steps must be a whole number from": lambda db, model: db.calibrate(model, DATA, steps=10**20),
@@ -59,8 +59,14 @@ WRONG: dict[str, Callable[[qgraph.Database, Path], object]] = {
         target="tflite",
         observer=None,  # type: ignore[arg-type]
     ),
-    "force_overlap must be a bool: 'false'": lambda db, _: db.solve("c1", target="tflite", force_overlap="false"),  # type: ignore[arg-type]
+    "force_overlap must be a bool or \"auto\": 'false'": lambda db, _: db.solve(
+        "c1",
+        target="tflite",
+        force_overlap="false",  # type: ignore[arg-type]
+    ),
     "weights must be a text": lambda db, _: db.solve("c1", target="tflite", weights=3),  # type: ignore[arg-type]
+    "parameters must be a dict": lambda db, _: db.solve("c1", target="tflite", parameters=3),  # type: ignore[arg-type]
+    "collate_fn must be a function": lambda db, model: db.calibrate(model, DATA, collate_fn=3),  # type: ignore[arg-type]
     "name must be a text": lambda db, _: db.solve("c1", target="tflite", name=7),  # type: ignore[arg-type]
     "a run cannot have this name": lambda db, model: db.calibrate(model, DATA, name="c1"),
     "run must be a text: 1": lambda db, _: db.run(1),  # type: ignore[arg-type]

@@ -13,21 +13,29 @@ PACKAGE = Path(qgraph.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATION = {"errors", "tqc"}
-PLAIN = {"errors", "tqc", "ir.elements", "ir.slots", "constraints.model", "calib.evidence", "solve.run"}
+PLAIN = {"errors", "tqc", "hints", "ir.elements", "ir.slots", "constraints.model", "calib.evidence", "solve.run"}
 """Modules of plain data: they import no third party, so every room may use them."""
 
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "tqc": (FOUNDATION, set()),
-    "ir": (FOUNDATION, {"networkx", "onnx", "onnx_ir", "onnxscript", "numpy"}),
+    "ir": (FOUNDATION, {"networkx", "onnx", "onnx_ir", "onnxscript", "numpy", "torch"}),
     "constraints": (FOUNDATION | {"ir"}, set()),
-    "calib": (FOUNDATION | {"ir"}, {"numpy", "numba", "torch", "onnx", "onnxruntime", "PIL"}),
+    "calib": (FOUNDATION | {"ir"}, {"numpy", "numba", "torch", "triton", "onnx", "onnxruntime", "PIL"}),
     "solve": (FOUNDATION | {"ir", "constraints", "calib"}, {"torch"}),
-    "store": (PLAIN, {"sqlalchemy", "alembic"}),
-    "formats": (PLAIN | {"ir"}, {"onnx", "numpy"}),
+    "store": (PLAIN | {"table"}, {"sqlalchemy", "alembic"}),
+    "formats": (PLAIN | {"ir", "graphdb.property_graph"}, {"onnx", "numpy", "tflite", "matplotlib"}),
     "analysis": (FOUNDATION | {"ir", "constraints", "calib", "solve", "formats"}, {"numpy", "onnx", "onnxruntime"}),
-    "jobs": ({""}, set()),
+    "graphdb": (PLAIN | {"table"}, {"ladybug"}),
+    "improve": (FOUNDATION | {"ir", "constraints", "calib", "solve", "formats"}, {"numpy", "onnx", "onnxruntime"}),
+    "jobs": ({""}, {"numpy", "onnx"}),
+    "passes": ({""}, {"torch", "onnx"}),
+    "core": ({"passes"}, set()),
     "arguments": ({"errors"}, set()),
+    "hints": (set(), set()),
+    "table": ({"errors"}, {"pandas", "polars"}),
+    "answers": (FOUNDATION | {"constraints", "store"}, set()),
+    "calibration": ({""}, set()),
     "run": ({""}, set()),
     "api": ({""}, set()),
     "cli": ({""}, {"typer", "rich"}),
@@ -38,8 +46,14 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 ONE_MODULE_ONLY = {
     "networkx": "ir/graph.py",
     "numba": "calib/kernels.py",
+    "triton": "calib/triton_kernels.py",
     "alembic": "store/migrate.py",
     "PIL": "calib/images.py",
+    "matplotlib": "formats/plot.py",
+    "ladybug": "graphdb/cypher.py",
+    "pandas": "table.py",
+    "polars": "table.py",
+    "tflite": "formats/tflite_file.py",
 }
 """Heavy or replaceable libraries that exactly one module knows."""
 
@@ -91,6 +105,15 @@ def test_only_one_module_knows_a_heavy_library(library: str, owner: str) -> None
         if any(name.partition(".")[0] == library for name in imports(path))
     ]
     assert knowing == [owner]
+
+
+def test_in_ir_only_the_importer_of_torch_modules_knows_torch() -> None:
+    knowing = {
+        path.name
+        for path in (PACKAGE / "ir").glob("*.py")
+        if any(name.partition(".")[0] == "torch" for name in imports(path))
+    }
+    assert knowing == {"torch_errors.py", "torch_import.py", "torch_inputs.py"}
 
 
 def test_room_inits_are_empty() -> None:

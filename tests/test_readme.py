@@ -21,9 +21,6 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-DB_COMMANDS = (["db", "check"], ["db", "upgrade"], ["db", "stats"])
-
-
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
@@ -91,16 +88,3 @@ def test_the_python_of_the_readme_runs(project: Path, monkeypatch: pytest.Monkey
     (example,) = blocks("python")
     exec(compile(example, "README.md", "exec"), {"data": "samples.npz"})  # our own text
     assert onnx.load(project / "model.int8.onnx").graph.node
-
-
-def test_every_command_has_help_with_an_example(cli: Cli) -> None:
-    commands = "analyze calibrate check solve runs show groups scales share why why-not diff export verify"
-    for command in [
-        *([name] for name in f"{commands} targets observers".split()),
-        ["db", "check"],
-        ["db", "upgrade"],
-        ["db", "stats"],
-    ]:
-        result = cli(*command, "--help")
-        assert result.code == 0
-        assert f"Example: qgraph {' '.join(command)}" in " ".join(result.stdout.split()).replace("│ ", "")

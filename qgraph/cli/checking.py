@@ -12,7 +12,8 @@ import typer
 from typer.exceptions import Exit
 
 from qgraph.analysis.violation import Report, Violation
-from qgraph.cli.options import Json, Target
+from qgraph.cli import completion
+from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, Target
 from qgraph.cli.output import write_json, write_line
 
 app = typer.Typer()
@@ -31,23 +32,38 @@ class Format(StrEnum):
 
 @app.command()
 def check(
-    model: Annotated[Path, typer.Argument(metavar="QUANTIZED_MODEL", help="A quantized .onnx.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="QUANTIZED_MODEL", help="A quantized .onnx or .tflite.", show_default=False)
+    ],
     target: Target,
     format: Annotated[  # noqa: A002 - the name of the option
         Format, typer.Option("--format", help="sarif: for code hosts.")
     ] = Format.TEXT,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Price repairs with this run's statistics.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
+    ] = None,
+    db: Db = DEFAULT_DATABASE,
     *,
     json: Json = False,
 ) -> None:
     """Find scales that differ where the target needs them equal; exit code 1 if there are any. Needs no data.
 
-    QuantizeLinear/DequantizeLinear or QLinear ops, made by any tool.
+    QuantizeLinear/DequantizeLinear or QLinear ops, or the target's own .tflite, made by any tool. The repair is the
+    fewest changes for violations that hang together; with a run of the same network also the cheapest, in dB.
 
     Example: qgraph check model.int8.onnx --target tflite
+    Example: qgraph check model.tflite --target tflite --run latest
     """
     from qgraph.jobs.checking import check_file  # loads onnx
 
-    report = check_file(model, target)
+    report = check_file(model, target, run=run, database=db)
     if format is Format.SARIF:
         from qgraph.analysis.sarif import sarif  # only for this format
 
@@ -69,6 +85,8 @@ def _write_json(report: Report, model: Path) -> None:
             "target": report.target,
             "target_version": report.version,
             "violations": [violation.as_json() for violation in report.violations],
+            "repairs": _repairs(report),
+            "notes": [note.as_json() for note in report.notes],
             "summary": {
                 "ops": summary.ops,
                 "quantized_tensors": summary.quantized,
@@ -80,9 +98,25 @@ def _write_json(report: Report, model: Path) -> None:
     )
 
 
+def _repairs(report: Report) -> list[dict[str, object]]:
+    """The repairs, each with the places of its violations in the list of violations."""
+    place = {violation.key: index for index, violation in enumerate(report.violations)}
+    return [
+        {
+            "violations": sorted(place[violation.key] for violation in repair.violations),
+            "changes": [change.as_json() for change in repair.changes],
+            "text": repair.text,
+        }
+        for repair in report.repairs
+    ]
+
+
 def _write_text(report: Report, model: Path) -> None:
     for violation in report.violations:
         _write_violation(violation)
+    for note in report.notes:
+        what = note.message.replace("must have", "would have", 1)
+        write_line(f"note: {note.rule} ({note.op_type} {note.op}): {what}; {report.target} only prefers it")
     count, summary = len(report.violations), report.summary
     found = "no violations" if not count else f"{count} violation{'s' if count > 1 else ''}"
     write_line(f"{model}: {found} of {report.target}; {summary.quantized} tensors are quantized")
@@ -105,6 +139,8 @@ def _write_violation(violation: Violation) -> None:
     if len(violation.tensors) > SHOWN:
         write_line(f"  and {len(violation.tensors) - SHOWN} more")
     write_line(f"  repair: {violation.repair}")
+    for change in violation.alternatives:
+        write_line(f"    alone: {change.text if change.price_db is not None else f'{change.text} (price not known)'}")
     write_line(f"  source: {violation.source}")
     write_line("")
 

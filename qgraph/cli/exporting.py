@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +26,9 @@ from qgraph.cli.data_options import (
 from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, RunArgument
 from qgraph.cli.output import note, plural, write_json, write_line, write_table
 
+if TYPE_CHECKING:
+    from qgraph.analysis.verify import OutputAgreement
+
 app = typer.Typer()
 
 
@@ -32,13 +36,16 @@ class Format(StrEnum):
     """What a run can be written as."""
 
     QDQ = "qdq"
+    GRAPHML = "graphml"
 
 
 @app.command()
 def export(
     run: RunArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)],
-    format: Annotated[Format, typer.Option("--format", help="qdq: ONNX with QuantizeLinear.")] = Format.QDQ,  # noqa: A002
+    format: Annotated[  # noqa: A002
+        Format, typer.Option("--format", help="qdq: ONNX with QuantizeLinear; graphml: the run's graph.")
+    ] = Format.QDQ,
     model: MovedModel = None,
     db: Db = DEFAULT_DATABASE,
     *,
@@ -54,7 +61,8 @@ def export(
     if json:
         write_json({"run": found.id, "format": format, "output": str(output)})
     else:
-        write_line(f"{output}: {output.stat().st_size / 1e6:.1f} MB, valid ONNX, runs in onnxruntime")
+        told = ", valid ONNX, runs in onnxruntime" if format == Format.QDQ else ""
+        write_line(f"{output}: {output.stat().st_size / 1e6:.1f} MB{told}")
 
 
 @app.command()
@@ -81,6 +89,8 @@ def verify(
 ) -> None:
     """Run the exported model against the float model: SNR, cosine, top-1 agreement per output.
 
+    In JSON, "snr_db" is null where the outputs are equal ("exact" is true) and where the float output is all zero.
+
     Example: qgraph verify latest --data others.npz
     """
     images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
@@ -93,8 +103,15 @@ def verify(
     write_table(
         ("output", "SNR dB", "cosine", "top-1", "largest error"),
         (
-            (name, f"{output.snr_db:.2f}", output.cosine, output.top1, output.max_abs_error)
+            (name, signal_to_noise(output), output.cosine, output.top1, output.max_abs_error)
             for name, output in compared.outputs.items()
         ),
         title=f"run {found.id} against the float model, {plural(compared.samples, 'sample')}",
     )
+
+
+def signal_to_noise(output: OutputAgreement) -> str:
+    """Decibels, or in words why there are none."""
+    if math.isfinite(output.snr_db):
+        return f"{output.snr_db:.2f}"
+    return "exact" if output.exact else "no signal"

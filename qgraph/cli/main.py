@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,27 +12,49 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import TyperException
 
-from qgraph.cli import checking, database, exporting, questions, solving
-from qgraph.cli.output import visible
+from qgraph.cli import (
+    blaming,
+    checking,
+    comparing,
+    database,
+    exporting,
+    improving,
+    merging,
+    plotting,
+    querying,
+    questions,
+    solving,
+)
+from qgraph.cli.output import emit, visible
 from qgraph.errors import ConflictError, QgraphError, UsageError
 
 app = typer.Typer(
     name="qgraph",
     help="Which tensors of a network must share quantization parameters on a target, why, and what it costs.",
     no_args_is_help=True,
+    rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(solving.app)
+app.add_typer(merging.app)
 app.add_typer(questions.app)
+app.add_typer(blaming.app)
+app.add_typer(comparing.app)
+app.add_typer(querying.app)
+app.add_typer(plotting.app)
 app.add_typer(exporting.app)
+app.add_typer(improving.app)
 app.add_typer(checking.app)
+app.add_typer(database.removal)
 app.add_typer(database.app, name="db")
 
 FOUND = 1
 """Exit code of a command that was asked to look for something and found it."""
 BAD = 2
 """Exit code for bad input or usage."""
+TERMINATED = 143
+"""Exit code after SIGTERM, as shells have it."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -47,7 +70,7 @@ def run(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(arguments, prog_name="qgraph", standalone_mode=False)
-        sys.stdout.flush()
+        emit("", sys.stdout)
     except TyperException as error:
         message = error.format_message().rstrip(".")
         if not message:  # no arguments at all: the help has been shown
@@ -58,10 +81,8 @@ def run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return report(error, arguments)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as end:
+        return _ended(end, arguments)
     except Exception as error:
         # The last line of defence: one line instead of a traceback.
         if debug:
@@ -75,15 +96,24 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _ended(end: SystemExit, arguments: Sequence[str]) -> int:
+    if isinstance(end.__context__, BrokenPipeError):
+        return 0  # so the library that prints the help ends where its reader (head, less) has seen enough
+    if end.code == TERMINATED:
+        report(QgraphError("terminated", " ".join(arguments[:1]), "the same command continues"), arguments)
+    return int(end.code or 0)
+
+
 def report(error: QgraphError, arguments: Sequence[str]) -> int:
     """Print an error as one line on stderr, with ``--json`` as an object on stdout too; return the exit code."""
     if "--json" in arguments:
         body: dict[str, object] = {"what": error.what, "which": error.which, "cure": error.cure}
         if isinstance(error, ConflictError):
             body["conflicts"] = list(error.conflicts)
-        print(json.dumps({"schema": 1, "error": body}))  # noqa: T201
-    print(visible(f"qgraph: {error}"), file=sys.stderr)  # noqa: T201
+        with contextlib.suppress(UsageError):  # it cannot be written, and there is something worse to tell
+            emit(f"{json.dumps({'schema': 1, 'error': body})}\n", sys.stdout)
+    emit(f"{visible(f'qgraph: {error}')}\n", sys.stderr)
     if isinstance(error, ConflictError):
         for conflict in error.conflicts:
-            print(visible(f"  {conflict}"), file=sys.stderr)  # noqa: T201
+            emit(f"  {visible(conflict)}\n", sys.stderr)
     return BAD

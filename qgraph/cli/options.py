@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_DATABASE = "qgraph.db"
+from qgraph.cli import completion
+from qgraph.hints import DEFAULT_DATABASE as DEFAULT_DATABASE
+from qgraph.solve.run import ForceOverlap as OverlapSetting
+
 DEFAULT_OBSERVER = "mse"
 LATEST = "latest"
 LARGEST_COUNT = 2**31 - 1
@@ -20,11 +23,18 @@ class ForceOverlap(StrEnum):
 
     FALSE = "false"
     TRUE = "true"
+    AUTO = "auto"
+
+    @property
+    def setting(self) -> OverlapSetting:
+        """The same for Python."""
+        return "auto" if self == ForceOverlap.AUTO else self == ForceOverlap.TRUE
 
 
 _A_RUN = "A run: r1, its name, or latest."
 
 Db = Annotated[str, typer.Option("--db", envvar="QGRAPH_DB", help="The database: a path or an SQLAlchemy URL.")]
+UnusedDb = Annotated[str, typer.Option("--db", envvar="QGRAPH_DB", help="Not needed here; all commands take it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The float model, an .onnx file.", show_default=False)]
 MovedModel = Annotated[
@@ -32,9 +42,17 @@ MovedModel = Annotated[
 ]
 Target = Annotated[
     str,
-    typer.Option("--target", "-t", help="One of `qgraph targets`, or the path of a rule pack.", show_default=False),
+    typer.Option(
+        "--target",
+        "-t",
+        help="One of `qgraph targets`, or the path of a rule pack.",
+        show_default=False,
+        autocompletion=completion.targets,
+    ),
 ]
-Observer = Annotated[str, typer.Option("--observer", help="One of `qgraph observers`.")]
+Observer = Annotated[
+    str, typer.Option("--observer", help="One of `qgraph observers`.", autocompletion=completion.observers)
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option(
@@ -46,7 +64,10 @@ Parameters = Annotated[
 ]
 Overlap = Annotated[
     ForceOverlap,
-    typer.Option("--force-overlap", help="Share through a tensor with several readers instead of requantizing."),
+    typer.Option(
+        "--force-overlap",
+        help="Share through a tensor with several readers, instead of requantizing; auto: where noise is less.",
+    ),
 ]
 _METHODS = "none|input|large|output|joint"
 ElementwiseMerge = Annotated[
@@ -75,14 +96,17 @@ ResizeMerge = Annotated[
 Name = Annotated[
     str | None, typer.Option("--name", help="A name for the run, unique in the database.", show_default=False)
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=_A_RUN, show_default=False)]
-RunOption = Annotated[str, typer.Option("--run", metavar="RUN", help=_A_RUN)]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help=_A_RUN, show_default=False, autocompletion=completion.runs)
+]
+RunOption = Annotated[str, typer.Option("--run", metavar="RUN", help=_A_RUN, autocompletion=completion.runs)]
 Steps = Annotated[
     int | None,
     typer.Option(
         "--steps", min=1, max=LARGEST_COUNT, help="Use at most so many batches of the data.", show_default="all"
     ),
 ]
+Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where it is computed.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, max=LARGEST_COUNT, help="Samples per inference.")]
 Top = Annotated[
     int | None, typer.Option("--top", min=1, max=LARGEST_COUNT, help="Show only the first rows.", show_default="all")

@@ -1,25 +1,44 @@
-"""How answers and progress are shown: JSON or tables on stdout, everything else on stderr."""
+"""How answers and progress are shown: JSON or tables on stdout, everything else on stderr.
+
+Nothing that is not a terminal gets escape codes, and with ``NO_COLOR`` a terminal gets none either. A reader that has
+seen enough (``head``, ``less``) is no error and changes no exit code.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from qgraph.cli.layout import Layout, layout
+from qgraph.errors import UsageError
 
 PIPED_WIDTH = 100_000
 """Columns when nobody looks: nothing is folded, so that grep finds every name."""
 
 
 def console() -> Console:
-    """The console that answers go to. Names are shown as they are: brackets and colons mean nothing in them."""
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    """Lays out what standard output gets. Names are shown as they are: brackets and colons mean nothing in them."""
+    terminal = sys.stdout.isatty()
+    return Console(
+        file=io.StringIO(),
+        force_terminal=terminal or None,
+        width=None if terminal else PIPED_WIDTH,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
 
 
 def visible(text: str) -> str:
@@ -33,14 +52,34 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
+def emit(text: str, stream: TextIO) -> None:
+    """Write to standard output or error, for as long as somebody reads there.
+
+    Raises:
+        UsageError: an answer cannot be written, as to a disk that is full.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # What is still buffered and all that follows goes nowhere; Python would complain again when it flushes at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            reason = error.strerror or str(error)
+            raise UsageError("the answer cannot be written", reason, "send it elsewhere") from error
+
+
 def note(message: str) -> None:
     """One line to the user beside the answer."""
-    print(f"qgraph: {visible(message)}", file=sys.stderr, flush=True)  # noqa: T201
+    emit(f"qgraph: {visible(message)}\n", sys.stderr)
 
 
 def write_json(answer: Mapping[str, object]) -> None:
     """The answer as strict JSON, ``"schema": 1`` first."""
-    print(json.dumps({"schema": 1, **{key: plain(value) for key, value in answer.items()}}, allow_nan=False))  # noqa: T201
+    body = {"schema": 1, **{key: plain(value) for key, value in answer.items()}}
+    emit(f"{json.dumps(body, allow_nan=False)}\n", sys.stdout)
 
 
 def plain(value: object) -> object:
@@ -57,22 +96,55 @@ def plain(value: object) -> object:
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """A table; columns whose name ends in a unit or counts are set right."""
-    headed = any(columns)
+    """A table; where the terminal is too narrow for it, a block of lines for each row.
+
+    Args:
+        columns: the headers, all empty for none. Columns whose header ends in a unit or counts (``#``) are set right.
+        rows: the values, as `cell` shows them.
+    """
+    texts = [[visible(cell(value)) for value in row] for row in rows]
+    headers = [visible(column.removesuffix("#")) for column in columns]
+    numeric = [is_numeric(column) for column in columns]
+    target = console()
     if title is not None:
         write_line(title)
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
-    for column in columns:
-        numeric = column.endswith((" dB", "#")) or column.split(" in ")[0] in {"scale", "offset", "samples", "ratio"}
-        table.add_column(visible(column.removesuffix("#")), justify="right" if numeric else "left", overflow="fold")
+    found = layout(headers, texts, numeric, target.width)
+    if found is not None or not any(headers):
+        _render(target, _table(headers, texts, numeric, found))
+        return
+    for row in texts:
+        block = list(zip(headers, row, strict=True))
+        text = (False, False)
+        _render(target, _table(("", ""), block, text, layout(("", ""), block, text, target.width)))
+        write_line("")
+
+
+def is_numeric(column: str) -> bool:
+    """Whether a column holds figures, which are set right and never folded."""
+    return column.endswith((" dB", "#")) or column.split(" in ")[0] in {"scale", "offset", "samples", "ratio"}
+
+
+def _table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[bool], wanted: Layout | None
+) -> Table:
+    gap, widths = (1, (None,) * len(headers)) if wanted is None else (wanted.gap, wanted.widths)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", show_header=any(headers))
+    for header, figures, width in zip(headers, numeric, widths, strict=True):
+        table.add_column(header, justify="right" if figures else "left", overflow="fold", width=width)
     for row in rows:
-        table.add_row(*(Text(visible(cell(value))) for value in row))
-    console().print(table)
+        table.add_row(*(Text(text) for text in row))
+    return table
+
+
+def _render(target: Console, what: Table | Text, *, soft_wrap: bool = False) -> None:
+    with target.capture() as captured:
+        target.print(what, soft_wrap=soft_wrap)
+    emit("".join(f"{line.rstrip(' ')}\n" for line in captured.get().split("\n")[:-1]), sys.stdout)
 
 
 def write_line(text: str) -> None:
     """One line of an answer, whatever it contains."""
-    console().print(Text(visible(text)), soft_wrap=True)
+    _render(console(), Text(visible(text)), soft_wrap=True)
 
 
 def cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Commands that only read: runs, show, groups, scales, share, why, why-not, diff, targets, observers."""
+"""Commands that only read: runs, show, groups, scales, share, why, why-not, targets, observers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.exceptions import Exit
 
 import qgraph
-from qgraph.cli.hints import suggest
-from qgraph.cli.options import DEFAULT_DATABASE, LATEST, Db, Json, RunArgument, RunOption, Top
-from qgraph.cli.output import cell, decibel, plural, write_json, write_line, write_table
+from qgraph.cli import completion
+from qgraph.cli.histogram import bars
+from qgraph.cli.options import DEFAULT_DATABASE, LATEST, Db, Json, RunArgument, RunOption, Top, UnusedDb
+from qgraph.cli.output import cell, console, decibel, plural, write_json, write_line, write_table
+from qgraph.errors import UsageError
+from qgraph.hints import suggest
 
 app = typer.Typer()
 
-TensorArgument = Annotated[str, typer.Argument(metavar="TENSOR", help="A tensor of the model.", show_default=False)]
-EndArgument = Annotated[str, typer.Argument(help="A tensor of the model, or a slot: OP:in:0.", show_default=False)]
+WIDEST_HISTOGRAM = 100
+"""Columns; longer bars do not say more."""
+
+TensorArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TENSOR", help="A tensor of the model.", show_default=False, autocompletion=completion.tensors
+    ),
+]
+EndArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A tensor of the model, or a slot: OP:in:0.", show_default=False, autocompletion=completion.tensors
+    ),
+]
 
 
 @app.command()
@@ -52,24 +67,53 @@ def runs(db: Db = DEFAULT_DATABASE, *, json: Json = False) -> None:
 @app.command()
 def show(
     run: RunArgument,
-    tensor: Annotated[str | None, typer.Option("--tensor", help="Show this tensor only.", show_default=False)] = None,
+    tensor: Annotated[
+        str | None,
+        typer.Option("--tensor", help="Show this tensor only.", show_default=False, autocompletion=completion.tensors),
+    ] = None,
     db: Db = DEFAULT_DATABASE,
     *,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Show what it comes from: calibration, data, model, versions.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Show a run at a glance, or all that it says of one tensor.
+    """Show a run at a glance, or all that it says of one tensor, or where it comes from.
 
     Example: qgraph show latest --tensor conv2_out
+
+    Example: qgraph show latest --provenance
     """
+    if provenance and tensor is not None:
+        raise UsageError("one question at a time", "--tensor and --provenance", "leave one out")
     with qgraph.open(db, create=False) as database:
         found = database.run(run)
-        answer = found.show() if tensor is None else found.tensor(tensor)
+        if provenance:
+            answer = found.provenance()
+        elif tensor is not None:
+            answer = found.tensor(tensor)
+        else:
+            answer = found.show()
     if json:
         write_json(answer)
+    elif provenance:
+        show_provenance(answer)
     elif tensor is None:
         show_run(answer)
     else:
         show_tensor(answer)
+
+
+def show_provenance(answer: dict[str, Any]) -> None:
+    """The lineage of a run, a block for each step back."""
+    lineage = answer["lineage"]
+    steps = [(part, lineage[part]) for part in ("run", "calibration", "model")]
+    steps += [("made from model", parent) for parent in lineage["parents"]]
+    for title, known in steps:
+        write_line(title if known is not None else f"{title}: none")
+        rows = [(f"  {key.replace('_', ' ')}", value) for key, value in (known or {}).items()]
+        if rows:
+            write_table(("", ""), rows)
 
 
 def show_run(answer: dict[str, Any]) -> None:
@@ -80,18 +124,21 @@ def show_run(answer: dict[str, Any]) -> None:
     rows += [(key.replace("_", " "), value) for key, value in answer["settings"].items()]
     rows += [(key, answer[key]) for key in ("groups", "requantizes")]
     rows += [(f"slots {state}", count) for state, count in answer["states"].items()]
+    rows += [(f"groups solved by {observer}", count) for observer, count in answer["observers"].items()]
     statistics = answer["statistics"]
     rows.append(("statistics", statistics and cell(f"{statistics['tensors']} tensors, digest {statistics['digest']}")))
     write_table(("", ""), rows)
     for event in answer["events"]:
         write_line(event)
+    for finding in answer["findings"]:
+        write_line(f"{finding['kind']}: {finding['message']}")
 
 
 def show_tensor(answer: dict[str, Any]) -> None:
     """A tensor: its statistics, then its slots."""
     statistics = answer["statistics"]
     if statistics is not None:
-        write_table(("", ""), list(statistics.items()))
+        write_statistics(statistics)
         write_line("")
     write_table(
         ("slot", "state", "scale", "offset", "group", "noise dB", "price dB", "reason"),
@@ -109,6 +156,26 @@ def show_tensor(answer: dict[str, Any]) -> None:
             for slot in answer["slots"]
         ),
     )
+    for observer, reason in sorted({(s["observer"], s["observer_reason"]) for s in answer["slots"] if s["observer"]}):
+        write_line(f"auto took {observer}: {reason}")
+
+
+def write_statistics(statistics: dict[str, Any]) -> None:
+    """Counts and extremes with the samples that hold them, channels and rows, and the histogram on a log axis."""
+    parts = ("provenance", "channels", "rows", "histogram")
+    held = statistics["provenance"]
+    rows = [(key, value) for key, value in statistics.items() if key not in parts]
+    rows += [(f"{what} in sample", held[what]) for what in ("minimum", "maximum", "nonfinite") if held[what]]
+    for one in statistics["channels"]:
+        kind = "histograms" if one["histograms"] else "extremes and means"
+        rows.append((f"channels, axis {one['axis']}", f"{one['channels']} with {kind}"))
+    for one in statistics["rows"]:
+        odd = ", ".join(f"{one[what]} {what}" for what in ("nan", "infinite", "single") if one[what])
+        rows.append((f"rows, axis {one['axis']}", f"{one['rows']} ranked" + (f", {odd}" if odd else "")))
+    write_table(("", ""), rows)
+    lines = bars(statistics["histogram"], min(console().width, WIDEST_HISTOGRAM))
+    for line in ["", *lines] if lines else ():
+        write_line(line)
 
 
 @app.command()
@@ -129,14 +196,16 @@ def groups(
     if json:
         write_json({**answer, "groups": answer["groups"][:top]})
         return
+    auto = any(group["observer"] for group in answer["groups"])
     write_table(
-        ("group", "price dB", "scale", "offset", "slots#", "tensors"),
+        ("group", "price dB", "scale", "offset", *(["observer"] if auto else []), "slots#", "tensors"),
         (
             (
                 group["id"],
                 decibel(group["price_db"]),
                 group["scale"],
                 group["offset"],
+                *([group["observer"]] if auto else []),
                 len(group["slots"]),
                 group["tensors"],
             )
@@ -158,12 +227,12 @@ def scales(run: RunArgument, db: Db = DEFAULT_DATABASE, *, json: Json = False) -
     if json:
         write_json(answer)
         return
+    columns = ["state", "scale", "offset", "group", "reason"]
+    if any(tensor["observer"] for tensor in answer["tensors"].values()):
+        columns.insert(-1, "observer")
     write_table(
-        ("tensor", "state", "scale", "offset", "group", "reason"),
-        (
-            (name, tensor["state"], tensor["scale"], tensor["offset"], tensor["group"], tensor["reason"])
-            for name, tensor in answer["tensors"].items()
-        ),
+        ("tensor", *columns),
+        ((name, *(tensor[column] for column in columns)) for name, tensor in answer["tensors"].items()),
     )
     if answer["requantize"]:
         write_line("")
@@ -221,7 +290,8 @@ def show_chain(path: list[dict[str, Any]]) -> None:
     """A chain of constraints, one step a line, with the sources of its rules below."""
     for edge in path:
         reason = "along the tensor" if edge["kind"] == "tensor" else f"{edge['rule']} ({edge['op_type']} {edge['op']})"
-        write_line(f"  {edge['from']}  →  {edge['to']}   {reason}")
+        cut = edge.get("barrier")
+        write_line(f"  {edge['from']}  {'╳' if cut else '→'}  {edge['to']}   {cut or reason}")
     sources = {edge["rule"]: edge["source"] for edge in path if edge["source"]}
     for rule, source in sources.items():
         write_line(f"  {rule}: {source}")
@@ -231,7 +301,7 @@ def show_chain(path: list[dict[str, Any]]) -> None:
 def why_not(
     a: EndArgument, b: EndArgument, run: RunOption = LATEST, db: Db = DEFAULT_DATABASE, *, json: Json = False
 ) -> None:
-    """Tell what keeps two tensors apart.
+    """Tell what keeps two tensors apart, and what would have to be added or dropped so that they share.
 
     Example: qgraph why-not input logits
     """
@@ -241,75 +311,13 @@ def why_not(
         write_json(answer)
         return
     write_line(answer["reason"])
-    if answer["path"]:
-        show_chain(answer["path"])
+    show_chain(answer["path"])
+    for item in answer["needed"]:
+        write_line(f"needed from {item['from']} to {item['to']}: {item['need']}")
 
 
 @app.command()
-def diff(
-    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run.", show_default=False)],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another run.", show_default=False)],
-    top: Top = None,
-    db: Db = DEFAULT_DATABASE,
-    *,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
-    json: Json = False,
-) -> None:
-    """Show what differs between two runs: settings, groups, scales by predicted damage, states, requantizes.
-
-    Example: qgraph diff minmax mse
-    """
-    with qgraph.open(db, create=False) as database:
-        answer = database.diff(run_a, run_b)
-    differs = any(answer[part] for part in ("settings", "scales", "states", "requantize")) or any(
-        answer["groups"].values()
-    )
-    if json:
-        write_json({**answer, "scales": answer["scales"][:top]})
-    else:
-        show_diff(answer, top, differs=differs)
-    if exit_code and differs:
-        raise Exit(1)
-
-
-def show_diff(answer: dict[str, Any], top: int | None, *, differs: bool) -> None:
-    """A diff as text: first what was asked differently, then what came of it."""
-    if not differs:
-        write_line(f"{answer['a']} and {answer['b']} do not differ")
-        return
-    for name, change in answer["settings"].items():
-        write_line(f"{name}: {cell(change['a'])} → {cell(change['b'])}")
-    for what in ("split", "merged"):
-        for change in answer["groups"][what]:
-            write_line(f"group {change['group']} {what}: {cell(change['tensors'])}")
-    for change in answer["states"]:
-        write_line(f"{change['tensor']}: {cell(change['a'])} → {cell(change['b'])}")
-    for change in answer["requantize"]:
-        where = answer["b"] if change["a"] is None else answer["a"] if change["b"] is None else "both, differently"
-        write_line(f"requantize {change['slot']}: in {where}")
-    if answer["scales"]:
-        write_table(
-            (
-                "tensor",
-                *(f"{what} in {answer[run]}" for what in ("scale", "offset") for run in "ab"),
-                "ratio",
-                "damage dB",
-            ),
-            (
-                (
-                    change["tensor"],
-                    *(change[run] and change[run][what] for what in ("scale", "offset") for run in "ab"),
-                    change["ratio"],
-                    decibel(change["damage_db"]),
-                )
-                for change in answer["scales"][:top]
-            ),
-        )
-        write_line(f"{plural(len(answer['scales']), 'tensor has', 'tensors have')} another scale or offset")
-
-
-@app.command()
-def targets(*, json: Json = False) -> None:
+def targets(_db: UnusedDb = DEFAULT_DATABASE, *, json: Json = False) -> None:
     """List the targets, each with the source of its rules.
 
     Example: qgraph targets
@@ -319,26 +327,33 @@ def targets(*, json: Json = False) -> None:
     packs = [load_pack(name) for name in pack_names()]
     if json:
         found = [
-            {"target": p.name, "version": p.version, "source": p.source, "alignment": dict(p.merge_methods.items())}
+            {
+                "target": p.name,
+                "version": p.version,
+                "status": p.status,
+                "inherits": p.inherits,
+                "source": p.source,
+                "alignment": dict(p.merge_methods.items()),
+            }
             for p in packs
         ]
         write_json({"targets": found})
     else:
-        write_table(("target", "version", "source"), ((p.name, p.version, p.source) for p in packs))
+        write_table(("target", "version", "status", "source"), ((p.name, p.version, p.status, p.source) for p in packs))
 
 
 @app.command()
-def observers(*, json: Json = False) -> None:
-    """List the observers and what they can be told.
+def observers(_db: UnusedDb = DEFAULT_DATABASE, *, json: Json = False) -> None:
+    """List the observers and what they can be told: the shipped ones, and those of installed packages.
 
     Example: qgraph observers
     """
-    from qgraph.calib.observers.catalog import OBSERVERS  # only this command needs it
+    from qgraph.calib.observers.catalog import entries  # only this command needs it
 
-    entries = OBSERVERS.values()
+    listed = list(entries())
     if json:
-        found = [{"observer": e.name, "summary": e.summary, "parameters": dict(e.parameters)} for e in entries]
+        found = [{"observer": e.name, "summary": e.summary, "parameters": dict(e.parameters)} for e in listed]
         write_json({"observers": found})
     else:
-        rows = ((e.name, e.summary, ", ".join(f"{k}={v}" for k, v in e.parameters.items())) for e in entries)
+        rows = ((e.name, e.summary, ", ".join(f"{k}={v}" for k, v in e.parameters.items())) for e in listed)
         write_table(("observer", "chooses", "parameters"), rows)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import qgraph
+from qgraph.cli import completion
 from qgraph.cli.data_options import (
     Bgr,
     Broken,
@@ -21,7 +22,6 @@ from qgraph.cli.data_options import (
     Std,
     image_options,
 )
-from qgraph.cli.hints import suggest
 from qgraph.cli.options import (
     DEFAULT_DATABASE,
     DEFAULT_OBSERVER,
@@ -29,6 +29,7 @@ from qgraph.cli.options import (
     BatchSize,
     ConcatMerge,
     Db,
+    Device,
     ElementwiseMerge,
     ForceOverlap,
     Json,
@@ -42,9 +43,20 @@ from qgraph.cli.options import (
     Target,
 )
 from qgraph.cli.output import note, plural, write_json, write_line
+from qgraph.cli.override_options import (
+    Bits,
+    Float,
+    ForceUnshare,
+    OverridesFile,
+    Pin,
+    Share,
+    Unshare,
+    read_override_options,
+)
 from qgraph.cli.progress import Progress
 from qgraph.constraints.merge_methods import MergeOptions, merge_methods
 from qgraph.errors import UsageError
+from qgraph.hints import suggest
 from qgraph.solve.run import Parameter
 
 app = typer.Typer()
@@ -59,6 +71,13 @@ def analyze(
     concat_merge: ConcatMerge = None,
     averagepool_merge: AveragePoolMerge = None,
     resize_merge: ResizeMerge = None,
+    overrides: OverridesFile = None,
+    floats: Float = None,
+    bits: Bits = None,
+    pin: Pin = None,
+    share: Share = None,
+    unshare: Unshare = None,
+    force_unshare: ForceUnshare = None,
     name: Name = None,
     db: Db = DEFAULT_DATABASE,
     *,
@@ -67,15 +86,20 @@ def analyze(
     """Solve which tensors must share, before any data: a run without scales.
 
     Example: qgraph analyze model.onnx --target tflite
+
+    Example: qgraph analyze model.onnx --target tensorrt --float type:Resize --unshare Concat_7
     """
     with qgraph.open(db) as database:
         alignment = alignment_options(elementwise_merge, concat_merge, averagepool_merge, resize_merge)
-        run = database.analyze(model, target, force_overlap=force_overlap == ForceOverlap.TRUE, name=name, **alignment)
+        wishes = read_override_options(overrides, floats, bits, pin, share, unshare, force_unshare)
+        overlap = force_overlap.setting
+        run = database.analyze(model, target, force_overlap=overlap, name=name, overrides=wishes, **alignment)
         if json:
             write_json({"run": run.id})
             return
         summarize(run)
-        write_line(f"next: {suggest('calibrate', str(model), db=db, data='DATA.npz', target=target)}")
+        if model.suffix.lower() != ".tflite":  # which has no float model to run
+            write_line(f"next: {suggest('calibrate', str(model), db=db, data='DATA.npz', target=target)}")
 
 
 @app.command()
@@ -83,21 +107,54 @@ def calibrate(
     model: Model,
     data: Data,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Solve a run for this target, too.", show_default=False)
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="Solve a run for this target, too.",
+            show_default=False,
+            autocompletion=completion.targets,
+        ),
     ] = None,
     observer: Observer = DEFAULT_OBSERVER,
     param: Parameters = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
+    device: Device = "cpu",
     force_overlap: Overlap = ForceOverlap.FALSE,
     elementwise_merge: ElementwiseMerge = None,
     concat_merge: ConcatMerge = None,
     averagepool_merge: AveragePoolMerge = None,
     resize_merge: ResizeMerge = None,
+    overrides: OverridesFile = None,
+    floats: Float = None,
+    bits: Bits = None,
+    pin: Pin = None,
+    share: Share = None,
+    unshare: Unshare = None,
+    force_unshare: ForceUnshare = None,
     name: Name = None,
     checkpoint_every: Annotated[
         float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="What an interruption may cost.")
     ] = 5.0,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            help="Stay below it, as 512M or 2G, if need be with several passes over the data.",
+            show_default=False,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Count the I-th of N parts of the data only; `qgraph merge` makes one calibration of all N.",
+            show_default=False,
+        ),
+    ] = None,
     size: ImageSize = None,
     resize: ImageResize = Resize.STRETCH,
     mean: Mean = None,
@@ -118,6 +175,8 @@ def calibrate(
 
     Example: qgraph calibrate model.onnx --data photos.npz --target tflite --observer mse
 
+    Example: qgraph calibrate model.onnx --data photos.npz --shard 1/4 --max-memory 2G
+
     Example: qgraph calibrate model.onnx --data photos/ --size 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
@@ -125,17 +184,28 @@ def calibrate(
     parameters = observer_parameters(observer, param)
     alignment = alignment_options(elementwise_merge, concat_merge, averagepool_merge, resize_merge)
     methods = merge_methods(**alignment)
-    of_a_run = [name, param, *alignment.values()]
-    if target is None and (force_overlap == ForceOverlap.TRUE or any(option is not None for option in of_a_run)):
+    wishes = read_override_options(overrides, floats, bits, pin, share, unshare, force_unshare)
+    of_a_run = [name, param, wishes or None, *alignment.values()]
+    if target is None and (force_overlap != ForceOverlap.FALSE or any(option is not None for option in of_a_run)):
         raise UsageError("options of a run without a target", "qgraph calibrate", "add --target, or leave them out")
+    if target is not None and shard is not None:
+        raise UsageError("a run of one shard", "qgraph calibrate", "leave out --target; merge the shards, then solve")
     if target is not None:
         from qgraph.jobs.question import Question  # heavy
 
-        question = Question(target, force_overlap == ForceOverlap.TRUE, observer, parameters, methods=methods)
+        question = Question(target, force_overlap.setting, observer, parameters, methods=methods, overrides=wishes)
     if dry_run:
         with qgraph.open(db) as database:
             answer = database.forecast(
-                model, data, steps=steps, batch_size=batch_size, images=images, question=question, report=note
+                model,
+                data,
+                steps=steps,
+                batch_size=batch_size,
+                images=images,
+                max_memory=max_memory,
+                shard=shard,
+                question=question,
+                report=note,
             )
         if json:
             write_json({"dry_run": True, **answer})
@@ -148,8 +218,11 @@ def calibrate(
             data,
             steps=steps,
             batch_size=batch_size,
+            device=device,
             images=images,
             checkpoint_every=checkpoint_every,
+            max_memory=max_memory,
+            shard=shard,
             question=question,
             name=name,
             report=note,
@@ -162,8 +235,10 @@ def calibrate(
                 target=target,
                 observer=observer,
                 parameters=parameters,
-                force_overlap=force_overlap == ForceOverlap.TRUE,
+                force_overlap=force_overlap.setting,
                 name=name,
+                overrides=wishes,
+                device=device,
                 **alignment,
             )
         if json:
@@ -180,7 +255,9 @@ def calibrate(
             return
         told = "reused, nothing was run" if done.status == "reused" else f"{done.inferences} run now"
         write_line(f"calibration {done.id}: {plural(done.samples, 'sample')} ({told})")
-        if run is None:
+        if shard is not None:
+            write_line(f"next: {suggest('merge', done.id, 'OTHER.db:c1', db=db)}")
+        elif run is None:
             write_line(f"next: {suggest('solve', done.id, db=db, target='TARGET')}")
         else:
             summarize(run)
@@ -190,7 +267,12 @@ def calibrate(
 def solve(
     calibration: Annotated[
         str,
-        typer.Argument(metavar="CALIBRATION|RUN", help="c1, or a run of that calibration.", show_default=False),
+        typer.Argument(
+            metavar="CALIBRATION|RUN",
+            help="c1, or a run of that calibration.",
+            show_default=False,
+            autocompletion=completion.calibrations,
+        ),
     ],
     target: Target,
     observer: Observer = DEFAULT_OBSERVER,
@@ -200,11 +282,19 @@ def solve(
     concat_merge: ConcatMerge = None,
     averagepool_merge: AveragePoolMerge = None,
     resize_merge: ResizeMerge = None,
+    overrides: OverridesFile = None,
+    floats: Float = None,
+    bits: Bits = None,
+    pin: Pin = None,
+    share: Share = None,
+    unshare: Unshare = None,
+    force_unshare: ForceUnshare = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="How weight scales are chosen: minmax or mse.", show_default="as the observer"),
     ] = None,
     name: Name = None,
+    device: Device = "cpu",
     db: Db = DEFAULT_DATABASE,
     *,
     allow_partial: Annotated[
@@ -215,19 +305,24 @@ def solve(
     """Solve another run from the same statistics: no inference, no model file.
 
     Example: qgraph solve c1 --target onnxruntime --observer percentile --param percentile=0.999
+
+    Example: qgraph solve c1 --target qnn --bits type:MatMul=16 --pin tensor:image=0.00392157,0
     """
     parameters = observer_parameters(observer, param)
     alignment = alignment_options(elementwise_merge, concat_merge, averagepool_merge, resize_merge)
+    wishes = read_override_options(overrides, floats, bits, pin, share, unshare, force_unshare)
     with qgraph.open(db, create=False) as database:
         run = database.solve(
             calibration,
             target=target,
             observer=observer,
             parameters=parameters,
-            force_overlap=force_overlap == ForceOverlap.TRUE,
+            force_overlap=force_overlap.setting,
             weights=weights,
             name=name,
             allow_partial=allow_partial,
+            overrides=wishes,
+            device=device,
             **alignment,
         )
         if json:
@@ -266,6 +361,9 @@ def summarize(run: qgraph.Run) -> None:
     write_line(f"{shown['groups']} groups, {shown['requantizes']} requantizes; slots: {states}")
     for event in shown["events"]:
         note(event)
+    for finding in shown["findings"]:
+        if finding["kind"] == "ratio":
+            note(f"{finding['rule']} at {finding['op']}: {finding['message']} ({finding['source']})")
 
 
 def tell_forecast(answer: Mapping[str, Any]) -> None:
@@ -280,7 +378,8 @@ def tell_forecast(answer: Mapping[str, Any]) -> None:
     )
     shares = ", ".join(f"{megabytes(memory[part])} {part}" for part in ("fixed", "activations", "histograms"))
     write_line(f"memory: about {megabytes(memory['peak'])} ({shares}), whatever the number of samples")
-    write_line(f"time: about {seconds['total']:.1f} s ({seconds['reading']:.1f} s to read the data, twice)")
+    write_line(f"        = {memory['formula']}")
+    write_line(f"time: about {seconds['total']:.1f} s ({seconds['reading']:.1f} s to read the data once)")
     write_line(f"checkpoint: at most about {megabytes(answer['checkpoint_bytes'])}")
 
 

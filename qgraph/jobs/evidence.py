@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qgraph.calib.constants import constant_statistics
 from qgraph.calib.evidence import BiasMagnitude, WeightSolution
-from qgraph.calib.statistics import TensorStatistics, statistics_of
+from qgraph.calib.statistics import TensorStatistics
 from qgraph.calib.weights import bias_magnitude, solve_weight
 from qgraph.constraints.model import SlotPlan
 
@@ -42,5 +43,5 @@ def add_evidence(known: Evidence, plans: Iterable[SlotPlan], constant: Callable[
     return Evidence(
         tuple(sorted(solutions, key=lambda w: (w.tensor, str(w.scheme), w.method))),
         tuple(sorted([*known.biases, *(bias_magnitude(t, constant(t)) for t in biases)], key=lambda b: b.tensor)),
-        {**known.constants, **{tensor: statistics_of(constant(tensor)) for tensor in sorted(constants)}},
+        {**known.constants, **{tensor: constant_statistics(constant(tensor)) for tensor in sorted(constants)}},
     )

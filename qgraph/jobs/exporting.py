@@ -66,12 +66,12 @@ def export(database: Database, reference: str, output: Path, *, model: Path | No
         ModelError, ExportError: the model is not the stored one; the written one is not valid or does not run.
     """
     opened = open_run(database, reference, model)
-    _refuse_to_overwrite(output, opened, database)
+    refuse_to_overwrite(output, opened, database)
     write_qdq(opened, output)
     return opened.run
 
 
-def _refuse_to_overwrite(output: Path, opened: Opened, database: Database) -> None:
+def refuse_to_overwrite(output: Path, opened: Opened, database: Database) -> None:
     """Keep an export from replacing what it is made from, or anything that is no regular file."""
     place = output.resolve()
     if not output.parent.is_dir():
@@ -84,6 +84,25 @@ def _refuse_to_overwrite(output: Path, opened: Opened, database: Database) -> No
     kept |= {path.resolve(): "the float model's weights" for path in opened.model.external_files}
     if place in kept:
         raise UsageError(f"the export would replace {kept[place]}", str(output), "choose another name with -o")
+
+
+def _origin(database: Database, opened: Opened, report: Callable[[str], None]) -> ImportedModel:
+    """The model that a run's model was derived from in the end: what it is to be compared with; mostly its own."""
+    with database.reading() as connection:
+        own = record = models.load_model(connection, runs.resolve_run(connection, opened.run).model)
+        while record.parent is not None:
+            record = models.load_model(connection, record.parent)
+    if record.id == own.id:
+        return opened.model
+    try:
+        origin = load_model(Path(record.path or ""))
+    except ModelError:
+        origin = None
+    if origin is None or origin.structure.fingerprint != record.fingerprint:
+        report(f"compared with the improved model itself: the one it was made from is gone ({record.path})")
+        return opened.model
+    report(f"compared with the model that it was made from: {record.path}")
+    return origin
 
 
 def _reference(model: ImportedModel) -> Path | InMemory:
@@ -123,6 +142,7 @@ def verify(
         report: called with one line for each thing that the user should know.
     """
     opened = open_run(database, reference, model)
+    origin = _origin(database, opened, report)
     structure = opened.model.structure
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     inputs = [tensors[name] for name in structure.inputs]
@@ -130,7 +150,7 @@ def verify(
         exported = Path(folder) / "exported.onnx"
         write_qdq(opened, exported)
         feeds = (joined(batch) for batch in batches(source.samples(steps), source))
-        compared = compare(_reference(opened.model), exported, feeds, optimized=optimized)
+        compared = compare(_reference(origin), exported, feeds, optimized=optimized)
         for line in source.notes():
             report(line)
         return compared, opened.run

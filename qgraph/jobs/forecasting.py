@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from qgraph.calib import forecast as forecasting
-from qgraph.calib import plan as planning
 from qgraph.calib.batches import samples_per_step
 from qgraph.calib.data import open_data
 from qgraph.calib.images import ImageOptions
 from qgraph.calib.onnx_runner import OnnxRunner
+from qgraph.calib.shards import Shard, part_of
 from qgraph.ir.onnx_import import load_model
 from qgraph.jobs.calibrating import Report
 from qgraph.jobs.question import Question, pose
+from qgraph.jobs.recording import plan_recording, shipped_slots
 
 
 def forecast(
@@ -26,12 +27,16 @@ def forecast(
     batch_size: int | None = None,
     collate: Callable[[Any], object] | None = None,
     images: ImageOptions | None = None,
+    max_memory: int | None = None,
+    shard: Shard | None = None,
     question: Question | None = None,
     report: Report = lambda _: None,
 ) -> forecasting.Forecast:
     """Check all that `qgraph.jobs.calibrating.calibrate` checks, run one inference, store nothing.
 
     Args:
+        max_memory: bytes; None for no limit.
+        shard: the part of the data that would be counted; None for all.
         data: as there; a one-shot iterator is used up.
 
     Raises:
@@ -41,14 +46,15 @@ def forecast(
     structure = imported.structure
     if question is not None:
         pose(structure, question)
-    plan = planning.plan_collection(structure)
+    plan = plan_recording(structure, shipped_slots(structure))
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     inputs = [tensors[name] for name in structure.inputs]
-    runner = OnnxRunner(imported.proto, plan.tensors, folder=imported.folder)
+    runner = OnnxRunner(imported.proto, plan.exposed, folder=imported.folder)
     with closing(open_data(data, inputs, collate, images)) as source:
         size = samples_per_step(source, batch_size, steps)
         limit = None if steps is None else steps * size
-        found = forecasting.forecast(runner, source, plan, structure, limit)
+        part = None if shard is None else part_of(source.census(limit), shard)
+        found = forecasting.forecast(runner, source, plan, structure, limit, max_memory, part)
         for line in source.notes():
             report(line)
     return found
@@ -71,6 +77,7 @@ def as_json(found: forecasting.Forecast) -> dict[str, Any]:
             "activations": memory.activations,
             "histograms": memory.histograms,
             "peak": memory.peak,
+            "formula": forecasting.FORMULA,
         },
         "seconds": {
             "reading": round(found.reading_seconds, 3),

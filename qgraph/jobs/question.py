@@ -8,16 +8,17 @@ from types import MappingProxyType
 from typing import Any
 
 from qgraph.calib.evidence import METHODS
-from qgraph.calib.observers.catalog import entry_of, resolve_parameters
+from qgraph.calib.observers.catalog import entry_of, observer_digest, resolve_parameters
 from qgraph.constraints.grouping import solve_groups
-from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
+from qgraph.constraints.merge_methods import FAMILIES, UNCHANGED, MergeMethods, merge_methods
 from qgraph.constraints.model import Constraints, Grouping
+from qgraph.constraints.overrides import Overrides, parse_override
+from qgraph.constraints.overriding import constrain_overridden
 from qgraph.constraints.pack import load_pack
-from qgraph.constraints.rules import constrain
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.ir.elements import Structure
 from qgraph.ir.graph import Graph
-from qgraph.solve.run import Parameter, RunSettings
+from qgraph.solve.run import AUTO_OVERLAP, ForceOverlap, Parameter, RunSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +28,26 @@ class Question:
     Attributes:
         weights: how weight scales are chosen; None follows the observer (``minmax`` for itself, else ``mse``).
         methods: the alignment options; one that is not given is the target's to choose.
+        overrides: what the user asks for against the target's word.
 
     Raises:
-        UsageError: `force_overlap` is not a bool.
+        UsageError: `force_overlap` is neither a bool nor ``"auto"``.
     """
 
     target: str
-    force_overlap: bool = False
+    force_overlap: ForceOverlap = False
     observer: str | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
     weights: str | None = None
     methods: MergeMethods = UNCHANGED
+    overrides: Overrides = ()
 
     def __post_init__(self) -> None:
-        """Refuse a text for `force_overlap`: ``"false"`` would be taken for true."""
-        if not isinstance(self.force_overlap, bool):
-            raise UsageError("force_overlap must be a bool", repr(self.force_overlap), "say True or False")
+        """Refuse another text for `force_overlap`: ``"false"`` would be taken for true."""
+        if not isinstance(self.force_overlap, bool) and self.force_overlap != AUTO_OVERLAP:
+            raise UsageError(
+                'force_overlap must be a bool or "auto"', repr(self.force_overlap), 'say True, False or "auto"'
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ def settings_of(question: Question) -> RunSettings:
     pack = load_pack(question.target)
     chosen = question.methods.over(pack.merge_methods)
     methods: dict[str, Any] = {option: None if method is None else str(method) for option, method in chosen.items()}
-    settings = replace(RunSettings(pack.name, pack.version, question.force_overlap), **methods)
+    wishes = tuple(map(str, question.overrides))
+    settings = replace(RunSettings(pack.name, pack.version, question.force_overlap), **methods, overrides=wishes)
     if question.observer is None:
         return settings
     entry = entry_of(question.observer)
@@ -72,17 +78,43 @@ def settings_of(question: Question) -> RunSettings:
     if weights not in METHODS:
         raise NotFoundError.among("method for weights", weights, METHODS, f"use {' or '.join(METHODS)}")
     parameters = resolve_parameters(entry, question.parameters)
-    return replace(settings, observer=entry.name, observer_parameters=parameters, weights=weights)
+    own = observer_digest(entry.name, parameters)
+    return replace(settings, observer=entry.name, observer_parameters=parameters, observer_digest=own, weights=weights)
 
 
 def pose(structure: Structure, question: Question) -> Posed:
     """Apply a target's rules to a model and solve its groups.
 
+    With ``force_overlap="auto"`` they are those that it starts from: of False, or of True where the target cannot
+    requantize, so that there is nothing to choose.
+
     Raises:
         NotFoundError, PackError: as `settings_of`.
-        UsageError: an alignment option None would untie what the target requires.
+        UsageError: an alignment option None would untie what the target requires, or an override cannot work.
         ConflictError: the constraints contradict each other; it has all of the contradictions.
     """
     settings = settings_of(question)
-    constraints = constrain(Graph(structure), load_pack(question.target), question.methods)
-    return Posed(settings, constraints, solve_groups(constraints, force_overlap=question.force_overlap))
+    pack = load_pack(question.target)
+    constraints = constrain_overridden(Graph(structure), pack, question.methods, question.overrides)
+    overlap = question.force_overlap
+    if overlap == AUTO_OVERLAP:
+        overlap = not constraints.can_requantize
+    return Posed(settings, constraints, solve_groups(constraints, force_overlap=bool(overlap)))
+
+
+def question_of(settings: RunSettings) -> Question:
+    """The question that a stored run answers, so that it can be asked of another model.
+
+    >>> asked = Question("tflite", observer="mse", overrides=(parse_override("float type:Resize"),))
+    >>> settings_of(question_of(settings_of(asked))) == settings_of(asked)
+    True
+    """
+    return Question(
+        settings.target,
+        settings.force_overlap,
+        settings.observer,
+        settings.observer_parameters,
+        settings.weights,
+        merge_methods(**{option: getattr(settings, option) for option in FAMILIES}),
+        tuple(map(parse_override, settings.overrides)),
+    )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qgraph.calib import plan as planning
 from qgraph.calib.codec import decode
 from qgraph.errors import StatisticsError, UsageError
-from qgraph.ir.onnx_import import load_model
+from qgraph.formats.tflite import read_tflite
+from qgraph.jobs.objects import many_objects
 from qgraph.jobs.question import Posed, Question, pose, settings_of
+from qgraph.jobs.recording import channels_for
+from qgraph.jobs.sources import Source, check_device, kept
+from qgraph.jobs.sources import imported as load
+from qgraph.solve.parameters import GroupParameters
+from qgraph.solve.run import RunData
 from qgraph.solve.solver import solve as solve_run
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database
@@ -19,20 +26,28 @@ from qgraph.store.records import CalibrationRecord, CalibrationStatus
 from qgraph.tqc import Scheme
 
 
-def analyze(database: Callable[[], Database], model: Path, question: Question, *, name: str | None = None) -> str:
+@many_objects()
+def analyze(database: Callable[[], Database], model: Source, question: Question, *, name: str | None = None) -> str:
     """Solve the groups of a model, without data: a run without scales. Returns its id.
 
     Args:
+        model: an ONNX or TensorFlow Lite file, or an exported torch module.
         database: opens it; called only once nothing more can be refused.
     """
-    imported = load_model(model)
-    posed = pose(imported.structure, question)
-    data = solve_run(imported.structure, posed.constraints, posed.grouping, {}, (), (), posed.settings)
-    with database().transaction() as connection:
-        stored = models.save_model(connection, imported.structure, str(model.resolve()))
+    if isinstance(model, Path) and model.suffix.lower() == ".tflite":
+        structure = read_tflite(model).structure
+    else:
+        structure = load(model).structure
+    posed = pose(structure, question)
+    data = solve_run(structure, posed.constraints, posed.grouping, {}, (), (), posed.settings)
+    opened = database()
+    path = model if isinstance(model, Path) else kept(model, model.model.imported, opened).path
+    with opened.transaction() as connection:
+        stored = models.save_model(connection, structure, str(path.resolve()))
         return runs.save_run(connection, stored, None, data, name=name)
 
 
+@many_objects()
 def solve(
     database: Database,
     reference: str,
@@ -46,18 +61,45 @@ def solve(
 
     Args:
         reference: a calibration (``c1``), or a run of it.
+        device: where observers compute, ``cpu`` or ``cuda``.
 
     Raises:
         StatisticsError: the calibration is partial, or lacks what the target needs.
     """
+    check_device(device)
     with database.reading() as connection:
         record = _calibration(connection, reference)
         if record.status == CalibrationStatus.PARTIAL and not allow_partial:
             cure = "run the same qgraph calibrate to finish it, or add --allow-partial"
             raise StatisticsError("the calibration is partial", f"{record.id} ({record.samples} samples)", cure)
+        if record.identity.shard is not None and not allow_partial:
+            cure = "merge all shards with qgraph merge and solve what comes of it, or add --allow-partial"
+            raise StatisticsError("a shard of a calibration", f"{record.id} ({record.identity.shard})", cure)
         stored = runs.find_run(connection, record.model, record.id, settings_of(question))
         if stored is not None and name in (None, stored.name):
             return stored.id
+    data = answer(database, record, question, device=device)
+    with database.transaction() as connection:
+        return runs.save_run(connection, record.model, record.id, data, name=name)
+
+
+def answer(
+    database: Database,
+    record: CalibrationRecord,
+    question: Question,
+    *,
+    device: str = "cpu",
+    given: Mapping[str, GroupParameters] = MappingProxyType({}),
+) -> RunData:
+    """Solve a run from a calibration as far as it got, without storing it.
+
+    Args:
+        given: parameters of groups that are known already; see `qgraph.solve.solver.solve`.
+
+    Raises:
+        StatisticsError: the calibration lacks what the target needs.
+    """
+    with database.reading() as connection:
         structure = models.load_structure(connection, record.model)
         evidence = load_evidence(connection, record.model)
         blobs = calibrations.load_statistics(connection, record.id)
@@ -66,7 +108,7 @@ def solve(
     plan = planning.plan_collection(structure)
     statistics = planning.complete(plan, {tensor: decode(blob) for tensor, blob in blobs.items()})
     constants = {tensor: decode(blob) for tensor, blob in evidence.constants.items()}
-    data = solve_run(
+    return solve_run(
         structure,
         posed.constraints,
         posed.grouping,
@@ -75,9 +117,9 @@ def solve(
         evidence.biases,
         posed.settings,
         device=device,
+        channels=channels_for(posed.constraints.slots.values(), statistics),
+        given=given,
     )
-    with database.transaction() as connection:
-        return runs.save_run(connection, record.model, record.id, data, name=name)
 
 
 def _calibration(connection: Any, reference: str) -> CalibrationRecord:

@@ -179,3 +179,27 @@ def test_usage_errors_are_one_line(cli: Cli, small_model: Path) -> None:
     refused(cli("calibrate"))
     refused(cli("frobnicate"))
     refused(cli("analyze", small_model, "--target", "tflite", "--force-overlap", "maybe"), "maybe")
+
+
+def test_db_check_finds_damage_of_the_file_with_exit_code_1_where_other_commands_have_2(
+    cli: Cli, calibrated: Path, tmp_path: Path
+) -> None:
+    whole = calibrated.read_bytes()
+    (tmp_path / "cut.db").write_bytes(whole[: len(whole) // 3])
+    half = len(whole) // 2
+    (tmp_path / "scratched.db").write_bytes(whole[:half] + b"Z" * 65536 + whole[half + 65536 :])
+    assert cli("db", "check").code == 0
+    for name in ("cut.db", "scratched.db"):
+        result = cli("db", "check", "--db", name, "--json")
+        assert (result.code, result.stderr) == (1, "")
+        assert "file" in {finding["check"] for finding in result.json["findings"]}
+    refused(cli("runs", "--db", "cut.db"), "damaged", "cut.db")
+    (tmp_path / "text.db").write_text("I am no database, but long enough to be looked at")
+    refused(cli("db", "check", "--db", "text.db"), "not a database")
+
+
+def test_what_an_error_suggests_names_the_database(cli: Cli, calibrated: Path, tmp_path: Path) -> None:
+    refused(cli("share", "zzzzzz"), "see qgraph scales r1")
+    calibrated.rename(tmp_path / "my own.db")
+    refused(cli("share", "zzzzzz", "--db", "my own.db"), "see qgraph scales r1 --db 'my own.db'")
+    refused(cli("show", "zzzzzz", "--db", "my own.db"), "see qgraph runs --db 'my own.db'")

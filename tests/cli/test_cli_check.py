@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from conftest import Cli
@@ -144,12 +146,119 @@ class TestRefusals:
         assert "nothing in the model is quantized" in result.stderr
 
     @pytest.mark.parametrize(
-        ("name", "what"), [("model.tflite", "only ONNX models"), ("absent.onnx", "no such model file")]
+        ("name", "what"), [("model.tflite", "no such model file"), ("absent.onnx", "no such model file")]
     )
     def test_other_files_are_refused(self, cli: Cli, name: str, what: str) -> None:
         result = cli("check", name, "--target", "tflite", "--json")
         assert result.code == 2
         assert what in result.json["error"]["what"]
+
+
+class TestTflite:
+    def model(self, name: str) -> Path:
+        spec = importlib.util.find_spec("pymicro_wakeword")
+        assert spec is not None
+        assert spec.origin is not None
+        return Path(spec.origin).parent / "models" / f"{name}.tflite"
+
+    def test_a_model_of_the_converter_is_sound(self, cli: Cli) -> None:
+        path = self.model("alexa")
+        result = cli("check", path, "--target", "tflite")
+        assert (result.code, result.stderr) == (0, "")
+        assert result.stdout == f"{path}: no violations of tflite; 59 tensors are quantized\n"
+
+    def test_a_broken_scale_is_found_under_the_names_of_the_file(self, cli: Cli, tmp_path: Path) -> None:
+        content = bytearray(self.model("alexa").read_bytes())
+        place = content.rindex(np.float32(1 / 256).tobytes())  # of LOGISTIC, as the specification prescribes it
+        content[place : place + 4] = np.float32(1 / 255).tobytes()
+        (tmp_path / "broken.tflite").write_bytes(content)
+        result = cli("check", "broken.tflite", "--target", "tflite", "--json")
+        assert result.code == 1
+        (violation,) = result.json["violations"]
+        assert violation["op"].startswith("LOGISTIC@StatefulPartitionedCall")
+        assert (violation["rule"], violation["op_type"]) == ("unit_interval", "Sigmoid")
+        assert result.json["repairs"] == [
+            {
+                "violations": [0],
+                "changes": [
+                    {
+                        "kind": "parameters",
+                        "tensor": violation["tensors"][0]["name"],
+                        "op": None,
+                        "scale": 1 / 256,
+                        "offset": -128,
+                        "price_db": None,
+                    }
+                ],
+                "text": f"quantize {violation['tensors'][0]['name']} with scale 0.00390625, zero point -128",
+            }
+        ]
+
+    def test_its_groups_can_be_asked_and_it_cannot_be_run(self, cli: Cli) -> None:
+        path = self.model("okay_nabu")
+        assert cli("analyze", path, "--target", "tflite").code == 0
+        shared = cli("share", "model_1/tf.concat_3/concat", "--run", "latest", "--json").json["tensors"]
+        assert len(shared) == 3
+        why = cli(
+            "why", "model_1/stream_9/concat/ReadVariableOp", "tfl.pseudo_qconst", "--run", "latest", "--json"
+        ).json
+        assert {step["rule"] for step in why["path"]} == {"variable", None}
+        refused = cli("calibrate", path, "--data", "none.npz", "--target", "tflite")
+        assert (refused.code, refused.stderr.count("\n")) == (2, 1)
+        assert "a TensorFlow Lite model, which qgraph does not run" in refused.stderr
+
+    def test_a_damaged_file_is_one_line(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "cut.tflite").write_bytes(self.model("alexa").read_bytes()[:5000])
+        result = cli("check", "cut.tflite", "--target", "tflite")
+        assert (result.code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+        assert "a damaged TensorFlow Lite model" in result.stderr
+
+
+class TestPrices:
+    @pytest.fixture
+    def run(self, cli: Cli, tmp_path: Path) -> None:
+        text = """<ir_version: 8, opset_import: ["" : 13]> g (float[1,4,8,8] x) => (float[1,4,4,4] y)
+        { [pool1] y = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x) }"""
+        write(tmp_path / "float.onnx", text)
+        np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(0, 20, (4, 4, 8, 8)).astype(np.float32))
+        result = cli("calibrate", "float.onnx", "--data", "d.npz", "--target", "tflite")
+        assert result.code == 0, result.stderr
+
+    @pytest.mark.usefixtures("run")
+    def test_repairs_have_prices_where_a_run_has_statistics(self, cli: Cli, broken: Path) -> None:
+        result = cli("check", broken, "--target", "tflite", "--run", "latest", "--json")
+        assert result.code == 1
+        (violation,) = result.json["violations"]
+        prices = {(way["kind"], way["tensor"]): way["price_db"] for way in violation["alternatives"]}
+        assert set(prices) == {("parameters", "x"), ("parameters", "y"), ("requantize", "x")}
+        (change,) = result.json["repairs"][0]["changes"]
+        both = prices["parameters", "x"], prices["parameters", "y"]
+        assert change["price_db"] == min(both) == violation["alternatives"][0]["price_db"]
+        assert " dB)" in cli("check", broken, "--target", "tflite", "--run", "latest").stdout
+
+    def test_a_run_of_another_model_is_refused(self, cli: Cli, run: None, tmp_path: Path) -> None:
+        text = MODEL.replace("SCALE", "b, bz").replace(" x)", " other)").replace("(x,", "(other,").replace("y", "z")
+        path = write(tmp_path / "other.onnx", text)
+        result = cli("check", path, "--target", "tflite", "--run", "latest")
+        assert result.code == 2
+        assert "no tensor has a name in both models" in result.stderr
+
+    def test_a_database_is_not_created(self, cli: Cli, broken: Path, tmp_path: Path) -> None:
+        assert cli("check", broken, "--target", "tflite", "--run", "latest").code == 2
+        assert not (tmp_path / "qgraph.db").exists()
+
+
+def test_a_broken_preference_is_a_note_and_no_violation(cli: Cli, tmp_path: Path) -> None:
+    text = MODEL.replace("MaxPool <kernel_shape=[2,2], strides=[2,2]>", "GlobalAveragePool").replace("4,4,4", "4,1,1")
+    path = write(tmp_path / "pool.onnx", text.replace("SCALE", "b, bz"))
+    result = cli("check", path, "--target", "tflite")
+    assert result.code == 0
+    note = "note: global_average_pool (GlobalAveragePool pool1): x and y must have equal parameters"
+    assert result.stdout.startswith(note.replace("must have", "would have"))
+    answer = cli("check", path, "--target", "tflite", "--json").json
+    assert (answer["violations"], [note["rule"] for note in answer["notes"]]) == ([], ["global_average_pool"])
+    (found,) = sarif(cli, path, 0)["runs"][0]["results"]
+    assert found["level"] == "note"
 
 
 def test_nothing_heavy_is_loaded(broken: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from conftest import Cli
 from onnx import TensorProto, helper, numpy_helper
+
+import qgraph
+from qgraph.analysis.verify import OutputAgreement, Verification
 
 
 def write_model(
@@ -97,3 +102,23 @@ def test_a_name_that_another_run_has_is_refused_before_anything_runs(cli: Cli, t
     first = cli(*command, "free").json
     assert (first["status"], first["calibration"]) == ("complete", "c1")
     assert cli(*command, "free").json["run"] == first["run"]
+
+
+def test_verify_tells_a_perfect_match_from_an_output_that_is_all_zero(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path
+) -> None:
+    write_model(tmp_path / "model.onnx", "n")
+    assert cli("calibrate", "model.onnx", "--data", data, "--target", "onnxruntime").code == 0
+    figures: dict[str, Any] = {"cosine": None, "top1": None, "nonfinite": 0}
+    outputs = {
+        "same": OutputAgreement(exact=True, snr_db=math.inf, max_abs_error=0.0, **figures),
+        "zero": OutputAgreement(exact=False, snr_db=-math.inf, max_abs_error=1.0, **figures),
+    }
+    monkeypatch.setattr(qgraph.Run, "verify", lambda *_, **__: Verification(outputs, 1))
+    found = cli("verify", "latest", "--data", data, "--json").json["outputs"]
+    assert {name: (one["exact"], one["snr_db"]) for name, one in found.items()} == {
+        "same": (True, None),
+        "zero": (False, None),
+    }
+    rows = [line.split() for line in cli("verify", "latest", "--data", data).stdout.splitlines()]
+    assert [row[:3] for row in rows if row[0] in outputs] == [["same", "exact", "–"], ["zero", "no", "signal"]]

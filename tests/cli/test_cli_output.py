@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from qgraph.cli.hints import suggest
+from qgraph.cli.comparing import show_diff
 from qgraph.cli.output import note, write_json, write_line, write_table
-from qgraph.cli.questions import show_diff
+from qgraph.hints import suggest
 
 NAMES = {
     "c:smile:": "c:smile:",
@@ -54,6 +54,12 @@ def test_a_tensor_that_only_got_another_offset_shows_both_offsets(capsys: pytest
         "groups": {"split": [], "merged": []},
         "states": [],
         "requantize": [],
+        "provenance": {},
+        "coverage": {"a": {}, "b": {}},
+        "renamed": [],
+        "added": [],
+        "removed": [],
+        "failed": [],
     }
     answer = {"a": "r1", "b": "r2", **nothing, "scales": [{**change, "damage_db": 0.0}]}
     show_diff(answer, None, differs=True)

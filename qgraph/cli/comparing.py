@@ -1,0 +1,129 @@
+"""The command that compares two runs: diff."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Exit
+
+import qgraph
+from qgraph.cli import completion
+from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, Top
+from qgraph.cli.output import cell, decibel, note, plural, write_json, write_line, write_table
+
+app = typer.Typer()
+
+FAILED = 1
+"""Exit code where the runs differ, or differ too much."""
+
+
+@app.command()
+def diff(
+    run_a: Annotated[
+        str, typer.Argument(metavar="RUN_A", help="A run.", show_default=False, autocompletion=completion.runs)
+    ],
+    run_b: Annotated[
+        str, typer.Argument(metavar="RUN_B", help="Another run.", show_default=False, autocompletion=completion.runs)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Also draw it: an .svg or .png file.", show_default=False),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-on",
+            metavar="CONDITION",
+            help="Exit with 1 if it holds: damage_db>1, splits>0, floats>0; may be repeated; see docs/diff.md.",
+            show_default=False,
+        ),
+    ] = None,
+    top: Top = None,
+    db: Db = DEFAULT_DATABASE,
+    *,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what differs between two runs: settings, groups, scales by predicted damage, states, requantizes, coverage.
+
+    The runs may be of two versions of a model: tensors are matched by name, then by structure.
+
+    Example: qgraph diff minmax mse --fail-on 'damage_db>1' -o diff.svg
+    """
+    with qgraph.open(db, create=False) as database:
+        answer = database.diff(run_a, run_b, fail_on=fail_on or (), output=output)
+    differs = any(answer[part] for part in ("settings", "scales", "states", "requantize", "renamed")) or any(
+        (*answer["groups"].values(), *answer["coverage"].values())
+    )
+    if json:
+        write_json({**answer, "scales": answer["scales"][:top]})
+    else:
+        show_diff(answer, top, differs=differs)
+    if output is not None:
+        note(f"drawn to {output}")
+    if answer["failed"] or (exit_code and differs):
+        raise Exit(FAILED)
+
+
+def show_diff(answer: dict[str, Any], top: int | None, *, differs: bool) -> None:
+    """A diff as text: first what was asked differently, then what came of it."""
+    if not differs:
+        write_line(f"{answer['a']} and {answer['b']} do not differ")
+    show_origins(answer)
+    show_coverage(answer["coverage"])
+    for what in ("split", "merged"):
+        for change in answer["groups"][what]:
+            write_line(f"group {change['group']} {what}: {cell(change['tensors'])}")
+    for change in answer["states"]:
+        write_line(f"{change['tensor']}: {cell(change['a'])} → {cell(change['b'])}")
+    for change in answer["requantize"]:
+        where = answer["b"] if change["a"] is None else answer["a"] if change["b"] is None else "both, differently"
+        write_line(f"requantize {change['slot']}: in {where}")
+    show_scales(answer, top)
+    for failure in answer["failed"]:
+        write_line(f"failed: {failure['condition']} (it is {cell(failure['value'])})")
+
+
+def show_scales(answer: dict[str, Any], top: int | None) -> None:
+    """The tensors with other parameters, the most damaged first."""
+    if not answer["scales"]:
+        return
+    write_table(
+        (
+            "tensor",
+            *(f"{what} in {answer[run]}" for what in ("scale", "offset") for run in "ab"),
+            "ratio",
+            "damage dB",
+        ),
+        (
+            (
+                change["tensor"],
+                *(change[run] and change[run][what] for what in ("scale", "offset") for run in "ab"),
+                change["ratio"],
+                decibel(change["damage_db"]),
+            )
+            for change in answer["scales"][:top]
+        ),
+    )
+    write_line(f"{plural(len(answer['scales']), 'tensor has', 'tensors have')} another scale or offset")
+
+
+def show_origins(answer: dict[str, Any]) -> None:
+    """What the runs come from, where it differs: provenance and settings, and the names of two versions of a model."""
+    for name, change in [*answer["provenance"].items(), *answer["settings"].items()]:
+        write_line(f"{name}: {cell(change['a'])} → {cell(change['b'])}")
+    for change in answer["renamed"]:
+        write_line(f"renamed: {change['a']} → {change['b']}")
+    for what, run in (("removed", "a"), ("added", "b")):
+        for tensor in answer[what]:
+            write_line(f"{what}: {tensor}, only in {answer[run]}")
+
+
+def show_coverage(coverage: dict[str, Any]) -> None:
+    """The states with another number of slots."""
+    a, b = coverage["a"], coverage["b"]
+    for state in sorted(a.keys() | b.keys()):
+        if a.get(state, 0) != b.get(state, 0):
+            write_line(f"slots {state}: {a.get(state, 0)} → {b.get(state, 0)}")

@@ -1,0 +1,201 @@
+"""What a job works on: an ONNX file, or a torch module that was exported to one in a temporary folder.
+
+A module's ONNX file is kept once a job is sure to go on, so that export and verify find it later: beside the database,
+with the model's fingerprint in its name, or wherever the user says. It appears at once or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qgraph import arguments
+from qgraph.calib.collect import Runner
+from qgraph.calib.onnx_runner import OnnxRunner
+from qgraph.calib.plan import CollectionPlan
+from qgraph.errors import StoreError, UsageError
+from qgraph.ir.onnx_import import ImportedModel, load_model
+from qgraph.store.database import Database, sqlite_file
+
+if TYPE_CHECKING:
+    from qgraph.ir.torch_import import TorchModel
+
+FINGERPRINT_DIGITS = 16
+"""Of the fingerprint in a file's name."""
+
+
+@dataclass(frozen=True)
+class TorchSource:
+    """An exported module.
+
+    Attributes:
+        model: in a folder that lives as long as the job.
+        onnx_file: where its ONNX file is to be kept; None for beside the database.
+    """
+
+    model: TorchModel
+    onnx_file: Path | None = None
+
+
+Source = Path | TorchSource
+
+
+class KnownRunner(Runner, Protocol):
+    """A runner that tells what its results depend on."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the bits of an activation depend on besides model and data."""
+        ...
+
+
+def is_torch(model: object) -> bool:
+    """Whether a caller's model is torch's; torch is not loaded for the answer."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+@contextmanager
+def torch_source(
+    module: Any, *, example_inputs: object, input_shapes: object, dynamic_shapes: object, onnx_file: Path | None
+) -> Iterator[TorchSource]:
+    """Export a module into a temporary folder, for one job.
+
+    Raises:
+        QgraphError: as `qgraph.ir.torch_import.import_torch`.
+    """
+    from qgraph.ir.torch_import import import_torch  # loads torch
+
+    with TemporaryDirectory(prefix="qgraph-") as folder:
+        model = import_torch(
+            module,
+            Path(folder),
+            example_inputs=example_inputs,
+            input_shapes=input_shapes,
+            dynamic_shapes=dynamic_shapes,
+        )
+        yield TorchSource(model, onnx_file)
+
+
+@contextmanager
+def source_of(
+    model: Any, example_inputs: object, input_shapes: object, dynamic_shapes: object, onnx_file: object
+) -> Iterator[Source]:
+    """What a job works on for a caller's model: a file, or a module that is exported for as long as the job runs.
+
+    Raises:
+        UsageError: the model is neither, or a file comes with what only a module takes.
+        QgraphError: as `torch_source`.
+    """
+    place = None if onnx_file is None else arguments.path("onnx_file", onnx_file)
+    if is_torch(model):
+        with torch_source(
+            model,
+            example_inputs=example_inputs,
+            input_shapes=input_shapes,
+            dynamic_shapes=dynamic_shapes,
+            onnx_file=place,
+        ) as source:
+            yield source
+        return
+    names = ("example_inputs", "input_shapes", "dynamic_shapes", "onnx_file")
+    given = (example_inputs, input_shapes, dynamic_shapes, onnx_file)
+    for argument, value in zip(names, given, strict=True):
+        if value is not None:
+            raise UsageError("only a torch module takes it", argument, "leave it out for a file")
+    yield arguments.path("model", model)
+
+
+def imported(source: Source) -> ImportedModel:
+    """The model of a source."""
+    return load_model(source) if isinstance(source, Path) else source.model.imported
+
+
+def fed(
+    source: Source, data: object, collate: Callable[[Any], object] | None
+) -> tuple[object, Callable[[Any], object] | None]:
+    """Data and its `collate`, so that items come by the names of the inputs; a module takes them in its own form."""
+    if isinstance(source, Path) or isinstance(data, str | os.PathLike) or hasattr(data, "__array__"):
+        return data, collate
+    flatten = source.model.flatten
+    if isinstance(data, Mapping):
+        return flatten(data), collate
+    return data, flatten if collate is None else lambda item: flatten(collate(item))
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there, before anything is computed.
+
+    Raises:
+        UsageError: with what can be used.
+    """
+    if device != "cpu":
+        from qgraph.calib.torch_runner import usable_device  # loads torch
+
+        usable_device(device)
+
+
+def runner_for(source: Source, model: ImportedModel, plan: CollectionPlan, device: str) -> KnownRunner:
+    """What runs a source: onnxruntime for a file, torch for a module."""
+    if isinstance(source, Path):
+        return OnnxRunner(model.proto, plan.exposed, folder=model.folder, device=device)
+    from qgraph.calib.torch_runner import TorchRunner  # loads torch
+
+    return TorchRunner(source.model, plan.exposed, device=device)
+
+
+def kept(source: Source, model: ImportedModel, database: Database) -> ImportedModel:
+    """The model under the path that the database remembers: a module's ONNX file is put there now.
+
+    Raises:
+        UsageError: the database is on a server, and no place was named.
+        StoreError: the place cannot be written.
+    """
+    if isinstance(source, Path):
+        return model
+    place = source.onnx_file or _beside(database, source.model)
+    try:
+        place.parent.mkdir(exist_ok=True)
+        for file in model.external_files:
+            _copy(file, place.parent / file.name)
+        _copy(model.path, place)
+    except OSError as error:
+        what, cure = "the exported model cannot be kept", "name another place with onnx_file="
+        raise StoreError(what, f"{place} ({error.strerror})", cure) from error
+    return source.model.moved(place).imported
+
+
+def _beside(database: Database, model: TorchModel) -> Path:
+    file = sqlite_file(database)
+    if file is None:
+        what, cure = "a database server has no folder for the exported model", "name a place with onnx_file="
+        raise UsageError(what, model.name, cure)
+    imported = model.imported
+    name = f"{file.stem}.{model.name}-{imported.structure.fingerprint[:FINGERPRINT_DIGITS]}"
+    folder = file.resolve().parent
+    # A file with weights beside it has a folder of its own: their name is written in it.
+    return folder / name / imported.path.name if imported.external_files else folder / f"{name}.onnx"
+
+
+def _copy(file: Path, place: Path) -> None:
+    """Copy a file so that it is never seen half written."""
+    with NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}.", delete=False) as target:
+        try:
+            with file.open("rb") as source:
+                shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        except BaseException:
+            Path(target.name).unlink(missing_ok=True)
+            raise
+    Path(target.name).chmod(0o644)
+    Path(target.name).replace(place)

@@ -1,0 +1,41 @@
+"""The help of every command has examples, and they can be typed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+
+import pytest
+from conftest import Cli
+from test_cli_json import COMMANDS
+
+EXAMPLE = "Example: "
+
+
+def examples(command: str) -> list[list[str]]:
+    """The words of every example in a command's help; each goes on to the next one or to a blank line."""
+    parts = re.split(rf"\n\s*\n|\n(?={EXAMPLE})", inspect.cleandoc(COMMANDS[command].help))
+    return [shlex.split(part.removeprefix(EXAMPLE)) for part in parts if part.startswith(EXAMPLE)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_that_parses(command: str) -> None:
+    found = examples(command)
+    assert found, f"the docstring of {command} needs a line that begins with {EXAMPLE}"
+    names = command.split()
+    for program, *words in found:
+        assert [program, *words[: len(names)]] == ["qgraph", *names]
+        COMMANDS[command].make_context(command, words[len(names) :])  # raises where an option or argument is wrong
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_examples_at_any_width(cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in ("40", "120"):
+        monkeypatch.setenv("COLUMNS", width)
+        result = cli(*command.split(), "--help")
+        assert result.code == 0
+        shown = " ".join(result.stdout.split())
+        for words in examples(command):
+            # A long word is folded on a narrow terminal, so spaces do not count.
+            assert shlex.join(words).replace(" ", "") in shown.replace(" ", "")
