@@ -168,6 +168,7 @@ class Database:
         checkpoint_every: float | None = None,
         max_memory: int | str | None = None,
         shard: str | None = None,
+        op_library: arguments.Paths = None,
         question: Question | None = None,
         name: str | None = None,
         report: Report = lambda _: None,
@@ -191,6 +192,7 @@ class Database:
             max_memory: what the process should stay below, in bytes or as ``"2G"``; if need be, all samples are run
                 several times, and some activations counted each time.
             shard: ``"1/4"`` counts the first of four parts of the data only; `merge` makes one of all four.
+            op_library: the path of a shared library with the model's custom ops, or several; onnxruntime loads them.
             question: what will be asked afterwards; what is wrong with it is said before anything runs.
             name: of the run that will be asked for; one that it cannot have is refused before anything runs.
             report: called with each line that a user should see.
@@ -218,6 +220,7 @@ class Database:
                 checkpoint_every=CHECKPOINT_SECONDS if pause is None else pause,
                 max_memory=None if max_memory is None else parse_memory(max_memory),
                 shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
+                libraries=arguments.paths("op_library", op_library),
                 known=self.store_if_any,
                 report=report,
                 tick=tick,
@@ -235,6 +238,7 @@ class Database:
         images: ImageOptions | None = None,
         max_memory: int | str | None = None,
         shard: str | None = None,
+        op_library: arguments.Paths = None,
         question: Question | None = None,
         report: Report = lambda _: None,
     ) -> Answer:
@@ -257,6 +261,7 @@ class Database:
                 images=images,
                 max_memory=None if max_memory is None else parse_memory(max_memory),
                 shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
+                libraries=arguments.paths("op_library", op_library),
                 question=question,
                 report=report,
             )

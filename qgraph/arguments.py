@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
@@ -11,6 +11,9 @@ from qgraph.errors import UsageError
 
 LARGEST_COUNT = 2**31 - 1
 """Of batches, of samples per inference: more than any data set has."""
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None
+"""What `paths` takes."""
 
 
 def text(argument: str, value: object, cure: str = "pass a text") -> str:
@@ -39,6 +42,19 @@ def path(argument: str, value: object) -> Path:
     if "\0" in text(argument, os.fspath(value), "rename the file or its folder"):
         raise UsageError(f"{argument} must be a path", _shown(value), "no file has a name with a zero byte")
     return Path(value)
+
+
+def paths(argument: str, value: object) -> tuple[Path, ...]:
+    """A path, or several; None stays none at all.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | os.PathLike):
+        return tuple(path(argument, one) for one in value)
+    return (path(argument, value),)
 
 
 def name_or_path(argument: str, value: object, cure: str) -> str:

@@ -196,13 +196,21 @@ class Run:
         """Tell what differs from this run to the other one, given as such, by id or by name; see `Database.diff`."""
         return self._database.diff(self, other, fail_on=fail_on, output=output)
 
-    def export(self, output: str | Path, *, format: str = "qdq", model: str | Path | None = None) -> None:  # noqa: A002
+    def export(
+        self,
+        output: str | Path,
+        *,
+        format: str = "qdq",  # noqa: A002
+        model: str | Path | None = None,
+        op_library: arguments.Paths = None,
+    ) -> None:
         """Write a model that runs with these scales; it is checked and run once before the file takes its name.
 
         Args:
             format: ``qdq``, an ONNX model with QuantizeLinear and DequantizeLinear; ``graphml``, the run's property
                 graph, for which the model is not needed.
             model: where the float model is now, if it was moved.
+            op_library: as for `Database.calibrate`, for the trial run.
         """
         if format == "graphml":
             from qgraph.jobs.graphing import export_graphml
@@ -213,7 +221,9 @@ class Run:
             raise UsageError("unknown format", format, "use qdq or graphml")
         from qgraph.jobs.exporting import export  # heavy
 
-        export(self._database.store(), self.id, arguments.path("output", output), model=_moved(model))
+        libraries = arguments.paths("op_library", op_library)
+        place = arguments.path("output", output)
+        export(self._database.store(), self.id, place, model=_moved(model), libraries=libraries)
 
     def verify(
         self,
@@ -223,6 +233,7 @@ class Run:
         images: ImageOptions | None = None,
         model: str | Path | None = None,
         optimized: bool = True,
+        op_library: arguments.Paths = None,
         report: Report = lambda _: None,
     ) -> Verification:
         """Run the exported model against the float one on the same samples.
@@ -231,6 +242,7 @@ class Run:
             data: as for `Database.calibrate`; use samples that were not calibrated on.
             images: as for `Database.calibrate`.
             optimized: with onnxruntime's integer kernels; False runs every node as it is written.
+            op_library: as for `Database.calibrate`.
             report: called with each line that a user should see.
         """
         from qgraph.jobs.exporting import verify  # heavy
@@ -243,6 +255,7 @@ class Run:
             steps=arguments.count("steps", steps),
             images=images,
             optimized=optimized,
+            libraries=arguments.paths("op_library", op_library),
             report=report,
         )
         return found
@@ -257,6 +270,7 @@ class Run:
         images: ImageOptions | None = None,
         name: str | None = None,
         model: str | Path | None = None,
+        op_library: arguments.Paths = None,
         report: Report = lambda _: None,
         tick: Ticker | None = None,
     ) -> Answer:
@@ -270,6 +284,7 @@ class Run:
             images: as for `Database.calibrate`.
             name: of the new run.
             model: where the float model is now, if it was moved.
+            op_library: as for `Database.calibrate`.
             report: called with each line that a user should see.
             tick: called with samples counted and samples in all while the derived model is calibrated.
 
@@ -289,6 +304,7 @@ class Run:
             images=images,
             parts=parts_with(off=without),
             name=name,
+            libraries=arguments.paths("op_library", op_library),
             report=report,
             tick=tick,
         )

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from postgresql_server import Server, name_of
 
 from qgraph.cli.main import run
 from qgraph.store.database import open_database
+
+FATES = "fates of tensors"
+"""Property of a test's report: a model, a target, and how many tensors had which fate."""
 
 
 @dataclass(frozen=True)
@@ -139,3 +143,17 @@ def calibrated(calibrated_session: Path, tmp_path: Path) -> Path:
     source.close()
     target.close()
     return tmp_path / "qgraph.db"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what became of the tensors of the development models, on every target, once all tests are done."""
+    reports = terminalreporter.getreports("passed")
+    told = (value for one in reports for key, value in one.user_properties if key == FATES)
+    found = sorted(told, key=itemgetter(0, 1))
+    if not found:
+        return
+    terminalreporter.section("what became of the tensors of the development models")
+    columns = tuple(found[0][2])
+    terminalreporter.line(f"{'model':18}{'target':13}" + "".join(f"{column:>12}" for column in columns))
+    for model, target, counts in found:
+        terminalreporter.line(f"{model:18}{target:13}" + "".join(f"{counts[column]:12}" for column in columns))

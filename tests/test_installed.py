@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 import sysconfig
@@ -63,4 +64,8 @@ def test_an_installation_calibrates_and_checks_its_database(
     qgraph = environment.parent / "qgraph"
     run(qgraph, "calibrate", ppocr4_det, "--data", ocr_photos, "--steps", 2, "--target", "tflite", cwd=tmp_path)
     assert run(qgraph, "db", "check", cwd=tmp_path)
+    for released in sorted((ROOT / "tests" / "store" / "released").glob("*.db.gz")):
+        (tmp_path / "old.db").write_bytes(gzip.decompress(released.read_bytes()))
+        assert "up to date" in run(qgraph, "db", "upgrade", "--db", "old.db", cwd=tmp_path)
+        assert "nothing wrong" in run(qgraph, "db", "check", "--db", "old.db", cwd=tmp_path)
     assert "p2o.Concat.1" in run(qgraph, "share", "p2o.Concat.1", "--run", "latest", cwd=tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from qgraph.errors import DataError, ModelError
+from qgraph.calib.op_libraries import register, unregistered
+from qgraph.errors import DataError, ModelError, QgraphError
 from qgraph.ir.onnx_tensors import external_folder_entry
 
 Sample = Mapping[str, NDArray[np.generic]]
@@ -50,36 +51,47 @@ class InMemory:
         return self.name
 
 
-def open_session(model: Path | InMemory, *, optimized: bool = True) -> onnxruntime.InferenceSession:
+def open_session(
+    model: Path | InMemory, *, optimized: bool = True, libraries: Sequence[Path] = ()
+) -> onnxruntime.InferenceSession:
     """Open a model for the CPU.
 
     Args:
         model: a file, or a model in memory.
         optimized: onnxruntime's default optimisation, which turns Q/DQ into integer kernels; without it every node
             runs as it is written.
+        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
 
     Raises:
         ModelError: onnxruntime cannot load the model.
+        UsageError: a library cannot be loaded.
     """
     try:
-        return _session(model, optimized=optimized)
+        return _session(model, optimized=optimized, libraries=libraries)
+    except QgraphError:
+        raise
     except Exception as error:  # the runtime's errors have no common class
         reason = " ".join(str(error).split())
         raise ModelError("onnxruntime cannot load the model", f"{model}: {reason}", "check the model") from error
 
 
-def run_once(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+def run_once(
+    path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, *, libraries: Sequence[Path] = ()
+) -> None:
     """Run a model once on zeros, at default optimisation, to see that it runs.
 
     Args:
         shapes: of the inputs, by name. Where they are not known, dynamic dimensions have the first of `TRIAL_SIZES`
             that the model takes, the first dimension of an input always 1.
+        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
 
     Raises:
+        ModelError: the model has an op that nobody registered.
+        UsageError: a library cannot be loaded.
         DataError: an input's type has no zeros.
         Exception: whatever onnxruntime raises when it cannot load or run the file.
     """
-    session = _session(path, optimized=True)
+    session = _session(path, optimized=True, libraries=libraries)
     if shapes:
         session.run(None, {value.name: np.zeros(shapes[value.name], _dtype(value)) for value in session.get_inputs()})
         return
@@ -95,8 +107,9 @@ def run_once(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) ->
     raise failures[0]
 
 
-def _session(model: Path | InMemory, *, optimized: bool) -> onnxruntime.InferenceSession:
+def _session(model: Path | InMemory, *, optimized: bool, libraries: Sequence[Path]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    register(options, libraries)
     options.log_severity_level = FATAL_ONLY
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -104,7 +117,12 @@ def _session(model: Path | InMemory, *, optimized: bool) -> onnxruntime.Inferenc
     if isinstance(model, InMemory):
         options.add_session_config_entry(*external_folder_entry(model.folder))
         source = model.serialized
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no common class
+        if (lacking := unregistered(error)) is not None:
+            raise lacking from error
+        raise
 
 
 def _zeros(value: onnxruntime.NodeArg, dynamic: int) -> NDArray[np.generic]:

@@ -6,7 +6,7 @@ Only sums are kept, so memory does not grow with the number of samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,12 @@ class Verification:
 
 
 def verify(
-    reference: Path | InMemory, exported: Path | InMemory, samples: Iterable[Sample], *, optimized: bool = True
+    reference: Path | InMemory,
+    exported: Path | InMemory,
+    samples: Iterable[Sample],
+    *,
+    optimized: bool = True,
+    libraries: Sequence[Path] = (),
 ) -> Verification:
     """Run both models on the same samples and compare their outputs.
 
@@ -59,13 +64,14 @@ def verify(
         exported: a model with the same inputs and outputs.
         samples: one array per input each; read once.
         optimized: at onnxruntime's default optimisation (integer kernels); False: every node as it is written.
+        libraries: with the models' custom ops; see `qgraph.calib.op_libraries`.
 
     Raises:
         ModelError: a model cannot be loaded, or the outputs have other names or shapes.
         DataError: there is no sample, or the float model does not take one.
     """
-    float_session = open_session(reference, optimized=optimized)
-    exported_session = open_session(exported, optimized=optimized)
+    float_session = open_session(reference, optimized=optimized, libraries=libraries)
+    exported_session = open_session(exported, optimized=optimized, libraries=libraries)
     names, other = _numeric_outputs(float_session), _numeric_outputs(exported_session)
     if names != other:
         raise ModelError("the models have other outputs", f"{names} and {other}", "verify an export of this model")

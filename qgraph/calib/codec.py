@@ -55,7 +55,8 @@ MAX_PARTS = 255
 _HEAD = struct.Struct("<4sHQ16s")
 _SIGNED = struct.Struct("<4sHQ")
 _NUMBERS = struct.Struct("<8q2d2I2B")
-_LARGEST_PAYLOAD = 1 << 32
+_LARGEST_PAYLOAD = 1 << 29
+"""Bytes; several times what all channels and rows of a large tensor take, so that a small blob cannot fill memory."""
 _COMPRESSION_LEVEL = 1
 _LARGEST_RATIO = 1040
 """zlib compresses at most about 1032 to 1."""
@@ -65,7 +66,7 @@ def encode(statistics: TensorStatistics) -> bytes:
     """The statistics as one self-contained blob; equal statistics give equal bytes with one zlib.
 
     Raises:
-        StatisticsError: a count does not fit 64 bits, or there are more than `MAX_ATOMS` atoms.
+        StatisticsError: a count does not fit 64 bits, there are more than `MAX_ATOMS` atoms, or it is too large.
     """
     s = statistics
     if max(len(s.channels), len(s.rows)) > MAX_PARTS:
@@ -86,6 +87,8 @@ def encode(statistics: TensorStatistics) -> bytes:
     differences = np.diff(s.bins, prepend=np.zeros(1, np.uint32))
     histogram = planes(differences, "<u4"), planes(s.counts, "<i8")
     payload = b"".join((numbers, atom_values, atom_counts.tobytes(), *histogram, *parts))
+    if len(payload) > _LARGEST_PAYLOAD:
+        raise StatisticsError("statistics too large to store", f"{len(payload)} bytes", "collect fewer samples")
     signed = _SIGNED.pack(MAGIC, FORMAT_VERSION, len(payload))
     stream = zlib.compress(payload, _COMPRESSION_LEVEL)
     return signed + _digest(signed, stream) + stream

@@ -21,6 +21,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from qgraph.calib import op_libraries
 from qgraph.calib.kernels import cpu_features
 from qgraph.errors import DataError, ModelError, UsageError
 from qgraph.ir.onnx_tensors import external_folder_entry
@@ -50,10 +51,11 @@ class OnnxRunner:
         tensors: the activations to return; graph inputs among them are returned as they are fed.
         folder: where external data of the model lies.
         device: ``cpu``, or ``cuda`` with the package onnxruntime-gpu.
+        libraries: shared libraries with the model's custom ops; see `qgraph.calib.op_libraries`.
 
     Raises:
         ModelError: onnxruntime does not accept the model.
-        UsageError: this onnxruntime cannot run on that device.
+        UsageError: this onnxruntime cannot run on that device, or a library cannot be loaded.
     """
 
     def __init__(
@@ -63,13 +65,16 @@ class OnnxRunner:
         *,
         folder: Path | None = None,
         device: str = "cpu",
+        libraries: Sequence[Path] = (),
     ) -> None:
         self._provider = _provider(device)
         self._on_gpu = device != "cpu"
         fed = {value.name for value in model.graph.input}
         self._echoed = [name for name in tensors if name in fed]
         self._outputs = [name for name in tensors if name not in fed]
-        self._session = _session(_exposed(model, self._outputs), folder, self._provider)
+        self._session = _session(_exposed(model, self._outputs), folder, self._provider, libraries)
+        # Without libraries nothing is said of them: what calibrations are known by does not change.
+        self._libraries = {"op_libraries": op_libraries.content_digest(libraries)} if libraries else {}
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -82,6 +87,7 @@ class OnnxRunner:
                 "level": LEVEL,
                 "threads": str(THREADS),
                 "cpu": cpu_features(),
+                **self._libraries,
             }
         )
 
@@ -157,8 +163,11 @@ def _exposed(model: onnx.ModelProto, tensors: Sequence[str]) -> bytes:
         raise ModelError("a model too large to be run from memory", f"{model.graph.name} ({error})", cure) from error
 
 
-def _session(model: bytes, folder: Path | None, provider: str) -> onnxruntime.InferenceSession:
+def _session(
+    model: bytes, folder: Path | None, provider: str, libraries: Sequence[Path]
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    op_libraries.register(options, libraries)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = THREADS
@@ -168,5 +177,7 @@ def _session(model: bytes, folder: Path | None, provider: str) -> onnxruntime.In
         return onnxruntime.InferenceSession(model, options, providers=[(provider, OPTIONS[provider])])
     except Exception as error:
         # onnxruntime raises classes of its own with no common base.
+        if (lacking := op_libraries.unregistered(error)) is not None:
+            raise lacking from error
         cure = "check that the model runs in onnxruntime"
         raise ModelError("onnxruntime does not accept the model", str(error), cure) from error

@@ -23,7 +23,7 @@ from qgraph.cli.data_options import (
     Std,
     image_options,
 )
-from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, RunArgument
+from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, OpLibrary, RunArgument
 from qgraph.cli.output import note, plural, write_json, write_line, write_table
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def export(
         Format, typer.Option("--format", help="qdq: ONNX with QuantizeLinear; graphml: the run's graph.")
     ] = Format.QDQ,
     model: MovedModel = None,
+    op_library: OpLibrary = None,
     db: Db = DEFAULT_DATABASE,
     *,
     json: Json = False,
@@ -54,10 +55,12 @@ def export(
     """Write a quantized model; it is checked and run once before the file takes its name.
 
     Example: qgraph export latest --format qdq -o model.int8.onnx
+
+    Example: qgraph export latest -o model.int8.onnx --op-library ./libmyops.so
     """
     with qgraph.open(db, create=False) as database:
         found = database.run(run)
-        found.export(output, format=format, model=model)
+        found.export(output, format=format, model=model, op_library=op_library)
     if json:
         write_json({"run": found.id, "format": format, "output": str(output)})
     else:
@@ -73,6 +76,7 @@ def verify(
         int | None, typer.Option("--steps", min=1, max=LARGEST_COUNT, help="Samples to use.", show_default="all")
     ] = None,
     model: MovedModel = None,
+    op_library: OpLibrary = None,
     size: ImageSize = None,
     resize: ImageResize = Resize.STRETCH,
     mean: Mean = None,
@@ -92,11 +96,21 @@ def verify(
     In JSON, "snr_db" is null where the outputs are equal ("exact" is true) and where the float output is all zero.
 
     Example: qgraph verify latest --data others.npz
+
+    Example: qgraph verify latest --data others.npz --op-library ./libmyops.so
     """
     images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
     with qgraph.open(db, create=False) as database:
         found = database.run(run)
-        compared = found.verify(data, steps=steps, images=images, model=model, optimized=not unoptimized, report=note)
+        compared = found.verify(
+            data,
+            steps=steps,
+            images=images,
+            model=model,
+            optimized=not unoptimized,
+            op_library=op_library,
+            report=note,
+        )
     if json:
         write_json({"run": found.id, "samples": compared.samples, "outputs": compared.outputs})
         return

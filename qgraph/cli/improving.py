@@ -21,7 +21,7 @@ from qgraph.cli.data_options import (
     Std,
     image_options,
 )
-from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, Name, RunArgument
+from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, Name, OpLibrary, RunArgument
 from qgraph.cli.output import note, write_json, write_line
 from qgraph.cli.progress import Progress
 from qgraph.hints import suggest
@@ -56,6 +56,7 @@ def improve(
     ] = None,
     name: Name = None,
     model: MovedModel = None,
+    op_library: OpLibrary = None,
     size: ImageSize = None,
     resize: ImageResize = Resize.STRETCH,
     mean: Mean = None,
@@ -84,6 +85,7 @@ def improve(
             images=images,
             name=name,
             model=model,
+            op_library=op_library,
             report=note,
             tick=progress.tick,
         )

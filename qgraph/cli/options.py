@@ -93,6 +93,15 @@ ResizeMerge = Annotated[
     str | None,
     typer.Option("--resize-merge", metavar=_METHODS, help="Alignment of Resize.", show_default="the target's"),
 ]
+OpLibrary = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--op-library",
+        metavar="FILE",
+        help="A shared library with the model's custom ops, which onnxruntime loads; may be repeated.",
+        show_default=False,
+    ),
+]
 Name = Annotated[
     str | None, typer.Option("--name", help="A name for the run, unique in the database.", show_default=False)
 ]

@@ -36,6 +36,7 @@ from qgraph.cli.options import (
     Model,
     Name,
     Observer,
+    OpLibrary,
     Overlap,
     Parameters,
     ResizeMerge,
@@ -155,6 +156,7 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    op_library: OpLibrary = None,
     size: ImageSize = None,
     resize: ImageResize = Resize.STRETCH,
     mean: Mean = None,
@@ -176,6 +178,8 @@ def calibrate(
     Example: qgraph calibrate model.onnx --data photos.npz --target tflite --observer mse
 
     Example: qgraph calibrate model.onnx --data photos.npz --shard 1/4 --max-memory 2G
+
+    Example: qgraph calibrate model.onnx --data photos.npz --op-library ./libmyops.so
 
     Example: qgraph calibrate model.onnx --data photos/ --size 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
@@ -204,6 +208,7 @@ def calibrate(
                 images=images,
                 max_memory=max_memory,
                 shard=shard,
+                op_library=op_library,
                 question=question,
                 report=note,
             )
@@ -223,6 +228,7 @@ def calibrate(
             checkpoint_every=checkpoint_every,
             max_memory=max_memory,
             shard=shard,
+            op_library=op_library,
             question=question,
             name=name,
             report=note,

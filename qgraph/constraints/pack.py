@@ -90,7 +90,11 @@ def _lineage(name: str) -> list[_File]:
         if identity in seen:
             raise PackError("rule packs that inherit from each other", f"{name}: {parent}", "take one `inherits` out")
         seen.add(identity)
-        files.append(_read(parent, folder, inherited=True))
+        try:
+            files.append(_read(parent, folder, inherited=True))
+        except NotFoundError as error:
+            which = f"{name}: `inherits` names {error.which}"
+            raise PackError("a rule pack that inherits from what is not there", which, error.cure) from error
     return files
 
 

@@ -35,14 +35,22 @@ CHANNEL_AXIS = 1
 Tick = Callable[[int, int], None]
 
 
-def channel_means(model: ModelProto, ops: Sequence[Weighted], samples: Sequence[Values], folder: Path) -> Means:
+def channel_means(
+    model: ModelProto,
+    ops: Sequence[Weighted],
+    samples: Sequence[Values],
+    folder: Path,
+    *,
+    libraries: Sequence[Path] = (),
+) -> Means:
     """What the ops of a model make on average.
 
     Args:
         model: nodes in topological order; its ops have these names.
         samples: the inputs, by name; not changed.
+        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
     """
-    return _measured(model, ops, [dict(one) for one in samples], folder, None, 1.0, lambda *_: None)
+    return _measured(model, ops, [dict(one) for one in samples], Runner(folder, libraries), None, 1.0, lambda *_: None)
 
 
 def bias_corrections(
@@ -53,6 +61,7 @@ def bias_corrections(
     folder: Path,
     *,
     share: float = 1.0,
+    libraries: Sequence[Path] = (),
     tick: Tick = lambda *_: None,
 ) -> Means:
     """What to add to the bias of each op so that its channels have the expected means.
@@ -61,16 +70,18 @@ def bias_corrections(
         quantized: the model that `expected` was measured on, as QDQ or with rounded weights; its ops have its names.
         samples: the inputs, by name; not changed.
         share: how much of what is missing is added.
+        libraries: with the model's custom ops.
         tick: called with the number of ops done, and of all.
     """
-    return _measured(quantized, ops, [dict(one) for one in samples], folder, expected, share, tick)
+    runner = Runner(folder, libraries)
+    return _measured(quantized, ops, [dict(one) for one in samples], runner, expected, share, tick)
 
 
 def _measured(
     model: ModelProto,
     ops: Sequence[Weighted],
     samples: list[Values],
-    folder: Path,
+    runner: Runner,
     expected: Means | None,
     share: float,
     tick: Tick,
@@ -78,7 +89,7 @@ def _measured(
     """Means of what the ops make, or with `expected` what they lack, which is added before going on."""
     made = {node.name: node.output[0] for node in model.graph.node}
     names = {made[one.op]: one.op for one in ops if one.op in made}
-    pieces, runner = cut(model, list(names)), Runner(folder)
+    pieces = cut(model, list(names))
     found: dict[str, NDArray[np.float64]] = {}
     for done, piece in enumerate(pieces, start=1):
         if piece.end is None:

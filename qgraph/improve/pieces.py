@@ -20,6 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
+from qgraph.calib.op_libraries import register, unregistered
 from qgraph.ir.onnx_tensors import external_folder_entry
 
 Values = MutableMapping[str, NDArray[Any]]
@@ -113,10 +114,12 @@ class Runner:
 
     Args:
         folder: where external data of the model lies.
+        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, libraries: Sequence[Path] = ()) -> None:
         self._folder = folder
+        self._libraries = libraries
 
     def step(self, piece: Piece, samples: Sequence[Values]) -> None:
         """Run one piece: what it makes is added to the tensors of each sample."""
@@ -144,17 +147,25 @@ class Runner:
             model.graph.input.append(helper.make_tensor_value_info(name, dtype, None))
         model.graph.output.extend(ValueInfoProto(name=name) for name in piece.outputs)  # their types are inferred
         options = onnxruntime.SessionOptions()
+        register(options, self._libraries)
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = 1
         # Without integer kernels: what a node is written to compute, with the constants dequantized once.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry(*external_folder_entry(self._folder))
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's errors have no common class
+            if (lacking := unregistered(error)) is not None:
+                raise lacking from error
+            raise
 
 
-def peak_bytes(model: ModelProto, ends: Sequence[str], sample: Values, folder: Path) -> int:
+def peak_bytes(
+    model: ModelProto, ends: Sequence[str], sample: Values, folder: Path, libraries: Sequence[Path] = ()
+) -> int:
     """The most memory that the tensors of one sample take between two pieces."""
-    runner, values, peak = Runner(folder), dict(sample), 1
+    runner, values, peak = Runner(folder, libraries), dict(sample), 1
     for piece in cut(model, ends):
         runner.step(piece, [values])
         peak = max(peak, sum(array.nbytes for array in values.values()))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -66,6 +67,7 @@ def calibrate(
     checkpoint_every: float = CHECKPOINT_SECONDS,
     max_memory: int | None = None,
     shard: Shard | None = None,
+    libraries: Sequence[Path] = (),
     known: Callable[[], Database | None] = lambda: None,
     report: Report = lambda _: None,
     tick: Ticker | None = None,
@@ -84,6 +86,7 @@ def calibrate(
         name: what its run will be called; a name that it cannot have is refused before anything runs.
         max_memory: bytes that the process should stay below, if need be with several passes over the data.
         shard: count this part of the data only; see `qgraph.jobs.merging`.
+        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
         known: opens the database if there is one already, and makes none.
         report: called with one line for each thing that the user should know.
         tick: called with the samples counted and the number of all.
@@ -99,7 +102,7 @@ def calibrate(
     data, collate = fed(model, data, collate)
     with closing(open_data(data, inputs, collate, images)) as source, ThreadPoolExecutor(1) as aside:
         # While the data is read once for its identity, the other core gets the model ready.
-        made = aside.submit(runner_for, model, imported, plan, device)
+        made = aside.submit(runner_for, model, imported, plan, device, libraries)
         size = samples_per_step(source, batch_size, steps)
         limit = None if steps is None else steps * size
         census = source.census(limit)

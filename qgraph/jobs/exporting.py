@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -58,16 +58,22 @@ def open_run(database: Database, reference: str, model: Path | None) -> Opened:
     return Opened(run.id, data, imported, calibration.input_shapes)
 
 
-def export(database: Database, reference: str, output: Path, *, model: Path | None = None) -> str:
+def export(
+    database: Database, reference: str, output: Path, *, model: Path | None = None, libraries: Sequence[Path] = ()
+) -> str:
     """Write a run as a QDQ ONNX model, checked and run once before the file takes its name. Returns the run's id.
 
+    Args:
+        model: where the float model is now, if it was moved.
+        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+
     Raises:
-        UsageError: the run has no scales.
+        UsageError: the run has no scales, or a library cannot be loaded.
         ModelError, ExportError: the model is not the stored one; the written one is not valid or does not run.
     """
     opened = open_run(database, reference, model)
     refuse_to_overwrite(output, opened, database)
-    write_qdq(opened, output)
+    write_qdq(opened, output, libraries)
     return opened.run
 
 
@@ -105,21 +111,22 @@ def _origin(database: Database, opened: Opened, report: Callable[[str], None]) -
     return origin
 
 
-def _reference(model: ImportedModel) -> Path | InMemory:
+def _reference(model: ImportedModel, libraries: Sequence[Path]) -> Path | InMemory:
     """The user's own file; or what was made of it where onnxruntime refuses the file, as with repeated op names."""
     try:
-        open_session(model.path, optimized=False)
+        open_session(model.path, optimized=False, libraries=libraries)
     except ModelError:
         return InMemory(model.serialized(), model.folder, str(model.path))
     return model.path
 
 
-def write_qdq(opened: Opened, output: Path) -> None:
+def write_qdq(opened: Opened, output: Path, libraries: Sequence[Path] = ()) -> None:
     """Write the QDQ model of a run to a file."""
     folder = opened.model.folder
     metadata = {"qgraph.run": opened.run, "qgraph.target": opened.data.settings.target}
     exported = to_qdq(opened.model.proto, opened.data, metadata, folder)
-    write_checked(exported, output, partial(run_once, shapes=opened.input_shapes), folder)
+    trial = partial(run_once, shapes=opened.input_shapes, libraries=libraries)
+    write_checked(exported, output, trial, folder)
 
 
 def verify(
@@ -131,6 +138,7 @@ def verify(
     steps: int | None = None,
     images: ImageOptions | None = None,
     optimized: bool = True,
+    libraries: Sequence[Path] = (),
     report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Verification, str]:
     """Export a run into a temporary file and compare it with the float model. Returns the comparison and the run's id.
@@ -139,6 +147,7 @@ def verify(
         steps: samples to use; None for all.
         images: how image files are made ready.
         optimized: integer kernels, as in deployment; False runs every node as it is written.
+        libraries: with the model's custom ops.
         report: called with one line for each thing that the user should know.
     """
     opened = open_run(database, reference, model)
@@ -148,9 +157,10 @@ def verify(
     inputs = [tensors[name] for name in structure.inputs]
     with tempfile.TemporaryDirectory() as folder, closing(open_data(data, inputs, images=images)) as source:
         exported = Path(folder) / "exported.onnx"
-        write_qdq(opened, exported)
+        write_qdq(opened, exported, libraries)
         feeds = (joined(batch) for batch in batches(source.samples(steps), source))
-        compared = compare(_reference(origin), exported, feeds, optimized=optimized)
+        float_model = _reference(origin, libraries)
+        compared = compare(float_model, exported, feeds, optimized=optimized, libraries=libraries)
         for line in source.notes():
             report(line)
         return compared, opened.run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ def forecast(
     images: ImageOptions | None = None,
     max_memory: int | None = None,
     shard: Shard | None = None,
+    libraries: Sequence[Path] = (),
     question: Question | None = None,
     report: Report = lambda _: None,
 ) -> forecasting.Forecast:
@@ -37,6 +38,7 @@ def forecast(
     Args:
         max_memory: bytes; None for no limit.
         shard: the part of the data that would be counted; None for all.
+        libraries: as there.
         data: as there; a one-shot iterator is used up.
 
     Raises:
@@ -49,7 +51,7 @@ def forecast(
     plan = plan_recording(structure, shipped_slots(structure))
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     inputs = [tensors[name] for name in structure.inputs]
-    runner = OnnxRunner(imported.proto, plan.exposed, folder=imported.folder)
+    runner = OnnxRunner(imported.proto, plan.exposed, folder=imported.folder, libraries=libraries)
     with closing(open_data(data, inputs, collate, images)) as source:
         size = samples_per_step(source, batch_size, steps)
         limit = None if steps is None else steps * size

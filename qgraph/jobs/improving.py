@@ -112,6 +112,7 @@ class _Work:
     Attributes:
         reference: the run's own model.
         feeds: samples to measure on, by input.
+        libraries: with the model's custom ops.
     """
 
     reference: ImportedModel
@@ -122,6 +123,7 @@ class _Work:
     images: ImageOptions | None
     steps: int | None
     folder: Path
+    libraries: Sequence[Path]
     report: Report
     seconds: dict[str, float] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
@@ -133,6 +135,20 @@ class _Work:
         start = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def calibrated(self, database: Database, path: Path, tick: Ticker | None = None) -> str:
+        """Calibrate a changed model on the same data; returns the calibration's id."""
+        done = calibrate(
+            lambda: database,
+            path,
+            self.data,
+            steps=self.steps,
+            images=self.images,
+            question=self.question,
+            libraries=self.libraries,
+            tick=tick,
+        )
+        return done.calibration
 
     def tell(self, line: str) -> None:
         """Say what a part did, now and at the end."""
@@ -169,6 +185,7 @@ def improve(
     images: ImageOptions | None = None,
     parts: Parts | None = None,
     name: str | None = None,
+    libraries: Sequence[Path] = (),
     report: Report = lambda _: None,
     tick: Ticker | None = None,
 ) -> Improved:
@@ -182,6 +199,7 @@ def improve(
         steps: samples to use; None for all.
         parts: which parts work; None for the defaults.
         name: of the new run.
+        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
         report: called with each line that the user should know.
         tick: called with the samples that the derived model's calibration has counted, and the number of all.
 
@@ -194,29 +212,28 @@ def improve(
     place = output or _beside(database, opened.model)
     refuse_to_overwrite(place, opened, database)
     with tempfile.TemporaryDirectory(prefix="qgraph-") as folder, ExitStack() as closed:
-        work = _prepared(opened, data, images, steps, Path(folder), report)
+        work = _prepared(opened, data, images, steps, Path(folder), libraries, report)
         work.closed = closed
         with database.reading() as connection:
             calibration = runs.resolve_run(connection, opened.run).calibration or ""
         candidate = _Candidate(opened.model, opened.data, database, calibration)
         best = _chosen(work, _restructured(work, candidate, database, opened, parts), parts)
         with work.timed("bias"):
-            proto = _corrected(best.candidate, best.way, work.feeds)
+            proto = _corrected(best.candidate, best.way, work.feeds, libraries)
         metadata = {"qgraph.improved": opened.run, "qgraph.parts": " ".join(parts.on)}
         with work.timed("write"):
-            trial = partial(run_once, shapes=opened.input_shapes)
+            trial = partial(run_once, shapes=opened.input_shapes, libraries=libraries)
             write_checked(_named(proto, metadata), place, trial, opened.model.folder)
     with work.timed("calibrate"):
-        question = replace(work.question)
-        done = calibrate(lambda: database, place, data, steps=steps, images=images, question=question, tick=tick)
+        calibrated = work.calibrated(database, place, tick)
         with database.reading() as connection:
-            record = calibrations.load_calibration(connection, done.calibration)
-        solved = answer(database, record, question, given=_activations(best.candidate.data))
+            record = calibrations.load_calibration(connection, calibrated)
+        solved = answer(database, record, work.question, given=_activations(best.candidate.data))
     with database.transaction() as connection:
         run = runs.save_run(connection, record.model, record.id, solved, name=name)
         ids = [runs.resolve_run(connection, one).model for one in (run, opened.run)]
         models.derive(connection, ids[0], ids[1], {"run": opened.run, "parts": asdict(parts), "done": tuple(work.done)})
-    return Improved(run, place, done.calibration, work.seconds, tuple(work.done))
+    return Improved(run, place, calibrated, work.seconds, tuple(work.done))
 
 
 def _activations(run: RunData) -> dict[str, GroupParameters]:
@@ -243,7 +260,13 @@ def _beside(database: Database, model: ImportedModel) -> Path:
 
 
 def _prepared(
-    opened: Opened, data: object, images: ImageOptions | None, steps: int | None, folder: Path, report: Report
+    opened: Opened,
+    data: object,
+    images: ImageOptions | None,
+    steps: int | None,
+    folder: Path,
+    libraries: Sequence[Path],
+    report: Report,
 ) -> _Work:
     """Read the samples to measure on: as many as memory allows, evenly spread."""
     structure = opened.model.structure
@@ -255,12 +278,12 @@ def _prepared(
     if not feeds:
         raise UsageError("no samples to improve on", str(data), "give at least one")
     ends = [op.output for op in weighted_ops(opened.model.proto.graph)]
-    most = max(1, MEMORY // peak_bytes(opened.model.proto, ends, feeds[0], opened.model.folder))
+    most = max(1, MEMORY // peak_bytes(opened.model.proto, ends, feeds[0], opened.model.folder, libraries))
     chosen = [feeds[index] for index in _spread(len(feeds), most)]
     if len(chosen) < len(feeds):
         report(f"biases are measured on {len(chosen)} of {len(feeds)} samples, for memory")
     question = question_of(opened.data.settings)
-    return _Work(opened.model, question, opened.input_shapes, chosen, data, images, steps, folder, report)
+    return _Work(opened.model, question, opened.input_shapes, chosen, data, images, steps, folder, libraries, report)
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -308,12 +331,13 @@ def _magnitudes(database: Database, opened: Opened) -> dict[str, NDArray[np.floa
 def _solved(work: _Work, proto: ModelProto, name: str) -> _Candidate:
     """A changed model, written, calibrated and solved in the temporary folder."""
     path, location = work.folder / f"{name}.onnx", work.folder / f"{name}.db"
-    write_checked(proto, path, partial(run_once, shapes=work.shapes), work.reference.folder)
+    trial_run = partial(run_once, shapes=work.shapes, libraries=work.libraries)
+    write_checked(proto, path, trial_run, work.reference.folder)
     trial = work.closed.enter_context(closing(open_database(str(location), create=True)))
-    done = calibrate(lambda: trial, path, work.data, steps=work.steps, images=work.images, question=work.question)
+    calibrated = work.calibrated(trial, path)
     with trial.reading() as connection:
-        record = calibrations.load_calibration(connection, done.calibration)
-    return _Candidate(load_model(path), answer(trial, record, work.question), trial, done.calibration)
+        record = calibrations.load_calibration(connection, calibrated)
+    return _Candidate(load_model(path), answer(trial, record, work.question), trial, calibrated)
 
 
 @dataclass(frozen=True)
@@ -363,7 +387,9 @@ def _best(work: _Work, candidate: _Candidate, question: Question, parts: Parts) 
     measured = [work.feeds[index] for index in _spread(len(work.feeds), MEASURED_SAMPLES)]
     judged = [work.feeds[index] for index in _spread(len(work.feeds), JUDGED_SAMPLES)]
     ways = WAYS if parts.bias else WAYS[:1]
-    scores = {way: _score(work, candidate, _corrected(candidate, way, measured), judged) for way in ways}
+    scores = {
+        way: _score(work, candidate, _corrected(candidate, way, measured, work.libraries), judged) for way in ways
+    }
     told = ", ".join(f"{way} {score:.2f}" for way, score in scores.items())
     work.report(f"{_words(question)}, SNR in dB with biases {told}")
     return _best_of([_Trial(candidate, question, way, score) for way, score in scores.items()])
@@ -387,21 +413,23 @@ def _score(work: _Work, candidate: _Candidate, proto: ModelProto, feeds: Sequenc
     name = work.reference.path.name
     reference = InMemory(work.reference.serialized(), work.reference.folder, name)
     quantized = InMemory(candidate.quantized(proto).SerializeToString(), work.reference.folder, name)
-    found = compare(reference, quantized, feeds).outputs.values()
+    found = compare(reference, quantized, feeds, libraries=work.libraries).outputs.values()
     return sum(min(one.snr_db, BEST_POSSIBLE_DB) for one in found) / max(1, len(found))
 
 
-def _corrected(candidate: _Candidate, way: str, feeds: Sequence[Values]) -> ModelProto:
+def _corrected(candidate: _Candidate, way: str, feeds: Sequence[Values], libraries: Sequence[Path]) -> ModelProto:
     """The candidate's float model with its biases corrected in one of `WAYS`."""
     folder, proto = candidate.model.folder, with_biases(candidate.model.proto)
     if way == KEPT:
         return candidate.model.proto
     ops = weighted_ops(proto.graph)
-    expected = channel_means(proto, ops, feeds, folder)
+    expected = channel_means(proto, ops, feeds, folder, libraries=libraries)
     if way == WEIGHTS:
         rounded = with_rounded_weights(proto, ops, candidate.data, folder)
-        return with_corrections(proto, bias_corrections(rounded, ops, expected, feeds, folder), folder)
-    found = bias_corrections(candidate.quantized(), ops, expected, feeds, folder, share=SHARES[way])
+        found = bias_corrections(rounded, ops, expected, feeds, folder, libraries=libraries)
+        return with_corrections(proto, found, folder)
+    quantized = candidate.quantized()
+    found = bias_corrections(quantized, ops, expected, feeds, folder, share=SHARES[way], libraries=libraries)
     return with_corrections(proto, found, folder)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,10 +144,19 @@ def check_device(device: str) -> None:
         usable_device(device)
 
 
-def runner_for(source: Source, model: ImportedModel, plan: CollectionPlan, device: str) -> KnownRunner:
-    """What runs a source: onnxruntime for a file, torch for a module."""
+def runner_for(
+    source: Source, model: ImportedModel, plan: CollectionPlan, device: str, libraries: Sequence[Path] = ()
+) -> KnownRunner:
+    """What runs a source: onnxruntime, with these libraries of ops, for a file; torch for a module.
+
+    Raises:
+        UsageError: a library comes with a module.
+        QgraphError: as the runners.
+    """
     if isinstance(source, Path):
-        return OnnxRunner(model.proto, plan.exposed, folder=model.folder, device=device)
+        return OnnxRunner(model.proto, plan.exposed, folder=model.folder, device=device, libraries=libraries)
+    if libraries:
+        raise UsageError("torch runs a module, with ops of its own", "op_library", "leave it out, or give an ONNX file")
     from qgraph.calib.torch_runner import TorchRunner  # loads torch
 
     return TorchRunner(source.model, plan.exposed, device=device)

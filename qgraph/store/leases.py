@@ -129,7 +129,8 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
             try:
-                with self._database.transaction() as connection:
+                # Not behind the writers: a long write of somebody else must not make this one look dead.
+                with self._database.outside_transaction() as connection:
                     if not _beat(connection, self._lease):
                         return  # taken over: the owner learns it from its next write
             except StoreError:

@@ -8,7 +8,7 @@ from qgraph.errors import SchemaError, StoreError
 from qgraph.hints import suggest
 from qgraph.store.locations import shown
 
-REVISIONS = ("0001",)
+REVISIONS: tuple[str, ...] = ("0001",)
 """Every revision in ``migrations/``, oldest first; the last is the one that this qgraph works with."""
 
 HEAD = REVISIONS[-1]

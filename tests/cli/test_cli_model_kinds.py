@@ -166,4 +166,5 @@ def test_custom_ops_are_analyzed_and_running_them_is_refused_by_name(cli: Cli, t
     refused = cli("calibrate", "m.onnx", "--data", "d.npz")
     assert refused.code == 2
     (line,) = refused.stderr.strip().splitlines()
-    assert "Magic" in line
+    assert "own:Magic" in line
+    assert "--op-library" in line

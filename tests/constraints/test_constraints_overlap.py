@@ -43,7 +43,8 @@ class Ranges:
 
 def total(constraints: Constraints, costs: Ranges, groups: Sequence[Group], cuts: Sequence[Requantize]) -> float:
     home = {slot: group for group in groups for slot in group.slots}
-    tasks = [(cut, home[cut.producer], home[cut.slot]) for cut in cuts]
+    values = [cut for cut in cuts if constraints.slots[cut.producer].role in ("activation", "constant")]
+    tasks = [(cut, home[cut.producer], home[cut.slot]) for cut in values]  # weights are solved apart
     return sum(costs.noise(groups)) + sum(costs.requantizing(tasks))
 
 

@@ -5,7 +5,7 @@ import pytest
 from qgraph.constraints.model import Strength
 from qgraph.constraints.pack import load_pack
 from qgraph.constraints.rule_pack import RulePack
-from qgraph.errors import NotFoundError, PackError
+from qgraph.errors import PackError
 
 HEADER = '[pack]\nname = "mine"\nversion = "1"\ninherits = "{parent}"\n'
 
@@ -80,7 +80,7 @@ def test_packs_that_inherit_from_each_other_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_parent_suggests_a_near_one(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="did you mean tflite"):
+    with pytest.raises(PackError, match="did you mean tflite"):
         load(tmp_path, "", parent="tflight")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+from conftest import FATES
 from development_models import MODELS
 
 import qgraph
@@ -24,20 +25,7 @@ SMALL = 3_000_000
 """Bytes of a model that is exported and run for every target."""
 
 QUANTIZED = ("quantized", "shared", "fixed", "derived")
-
-
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Counter[str]]]:
-    """What became of the tensors, by model and target; printed at the end."""
-    found: dict[tuple[str, str], Counter[str]] = {}
-    yield found
-    columns = (*QUANTIZED, "left float", "missing")
-    lines = [f"{'model':18}{'target':13}" + "".join(f"{column:>12}" for column in columns)]
-    for (model, target), counts in sorted(found.items()):
-        lines.append(f"{model:18}{target:13}" + "".join(f"{counts[column]:12}" for column in columns))
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print("\n" + "\n".join(lines))  # noqa: T201 - a table for whoever reads the log
+KINDS = (*QUANTIZED, "left float", "missing")
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))
@@ -67,7 +55,7 @@ def fate(tqc: TqcRecord, sizes: Counter[str]) -> str:
 
 @pytest.mark.parametrize("target", pack_names())
 def test_a_real_model_goes_all_the_way(
-    calibrated: tuple[str, Path], target: str, table: dict[tuple[str, str], Counter[str]]
+    calibrated: tuple[str, Path], target: str, record_property: Callable[[str, object], None]
 ) -> None:
     name, folder = calibrated
     with qgraph.open(folder / "qgraph.db", create=False) as database:
@@ -82,7 +70,7 @@ def test_a_real_model_goes_all_the_way(
         }
         by_tensor |= {tqc.tensor: tqc for slot, tqc in slots.items() if slot.startswith(("graph:in:", "graph:const:"))}
         counts = Counter(fate(by_tensor[tensor], sizes) for tensor in tensors)
-        table[name, target] = counts
+        record_property(FATES, (name, target, {kind: counts[kind] for kind in KINDS}))
         assert counts["missing"] == 0
         assert sum(counts[kind] for kind in QUANTIZED) > 20
         if target not in RUN_EVERYWHERE and (folder / "model.onnx").stat().st_size > SMALL:

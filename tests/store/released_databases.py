@@ -12,10 +12,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import sqlalchemy as sa
 from store_examples import small_run, small_structure
 
+from qgraph.calib.codec import encode
 from qgraph.calib.evidence import BiasMagnitude, WeightSolution
+from qgraph.calib.statistics import EMPTY_STATISTICS, statistics_of
 from qgraph.constraints.model import Derived, Fixed, Origin
 from qgraph.solve.run import Choice, Finding, RunData
 from qgraph.store import schema
@@ -33,7 +36,9 @@ FOLDER = Path(__file__).with_name("released")
 
 COMPLETE = CalibrationIdentity("f1", "data", "none", 4, 2, "cpu", "all", "1/2")
 PARTIAL = CalibrationIdentity("f2")
-BLOBS = {"image": bytes(range(256)), "mid": b""}
+STATISTICS = {"image": statistics_of(np.linspace(-3, 7, 500), samples=3), "mid": EMPTY_STATISTICS}
+BLOBS = {tensor: encode(statistics) for tensor, statistics in STATISTICS.items()}
+CONSTANT = statistics_of(np.arange(4.0))
 COUNTED = {"aa": 1, "bb": 2}
 SCHEME = Scheme(8, signed=True, symmetric=True, quant_min=-127, quant_max=127, axis=0)
 WEIGHTS = (WeightSolution("weight", SCHEME, "mse", (0.5, 1.5, 2.5, 3.5), float("-inf")),)
@@ -63,7 +68,7 @@ def fill(database: Database) -> None:
         save_model(connection, small_structure(), "small.onnx")
         save_model(connection, small_structure("f2"), None)
         derive(connection, "m2", "m1", {"method": "bias"})
-        save_evidence(connection, "m1", WEIGHTS, BIASES, {"bias": b"constant"})
+        save_evidence(connection, "m1", WEIGHTS, BIASES, {"bias": encode(CONSTANT)})
         save_served(connection, "m1", SERVED)
     with begin(database, COMPLETE, {"image": (1, 3, 4)}) as claim:
         claim.complete(BLOBS, COUNTED, samples=3, inferences=4)

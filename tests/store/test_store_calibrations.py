@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -242,6 +243,42 @@ def test_of_several_that_take_over_one_wins(database: Database) -> None:
     for process in processes:
         _, errors = process.communicate()
         assert process in winners or "BusyError" in errors
+
+
+def test_on_a_full_disk_the_last_checkpoint_stays_and_the_next_claim_goes_on(empty_file: Path, tmp_path: Path) -> None:
+    database = open_database(shutil.copy(empty_file, tmp_path / "q.db"), create=False)
+    with database.transaction() as connection:
+        save_model(connection, small_structure(), None)
+    claim = begin(database, IDENTITY)
+    claim.checkpoint(statistics_after(1), counted_after(1), samples=1, inferences=1)
+    with database.outside_transaction() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    larger = {**statistics_after(2), "more": bytes(500_000)}
+    with pytest.raises(StoreError, match=r"no space is left for the database: .*; free some space and run the same"):
+        claim.checkpoint(larger, counted_after(2), samples=2, inferences=2)
+    assert stored(database) == (statistics_after(1), counted_after(1), 1)
+    with database.outside_transaction() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    claim.checkpoint(larger, counted_after(2), samples=2, inferences=2)
+    claim.release()
+    assert stored(database) == (larger, counted_after(2), 2)
+    database.close()
+
+
+def test_what_went_wrong_first_is_what_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full may refuse to give the lease back as well."""
+
+    def refuse(*_: object) -> None:
+        raise StoreError("no space is left for the database", "q.db", "free some space")
+
+    def fail_inside() -> None:
+        with begin(database, IDENTITY):
+            monkeypatch.setattr(leases, "release", refuse)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_inside()
 
 
 PROCESSES, READERS, SECONDS = 4, 4, 2.0

@@ -131,6 +131,27 @@ def test_whatever_a_column_holds_the_errors_are_qgraphs_own(
     ask_everything(file)  # raises what is not qgraph's own
 
 
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 300), st.integers(1, 255))
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_bytes_a_file_has_the_errors_are_qgraphs_own(
+    filled: Path, tmp_path: Path, place: float, length: int, flip: int
+) -> None:
+    content = bytearray(filled.read_bytes())
+    start = int(place * len(content))
+    content[start : start + length] = bytes(byte ^ flip for byte in content[start : start + length])
+    (tmp_path / "q.db").write_bytes(content)
+    ask_everything(tmp_path / "q.db")
+
+
+@pytest.mark.parametrize("kept", [0.0001, 0.05, 0.3, 0.6, 0.99])
+def test_a_truncated_file_is_refused_wherever_it_ends(filled: Path, tmp_path: Path, kept: float) -> None:
+    content = filled.read_bytes()
+    (tmp_path / "q.db").write_bytes(content[: int(kept * len(content))])
+    refused = ask_everything(tmp_path / "q.db")
+    assert refused
+    assert all(isinstance(error, StoreError) for error in refused)
+
+
 def test_a_sound_database_refuses_nothing(file: Path) -> None:
     assert ask_everything(file) == []
 

@@ -8,6 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from draft_migration import draft
 from postgresql_server import Server
 
 from qgraph.errors import StoreError
@@ -55,8 +56,8 @@ def test_every_constraint_and_index_has_a_name() -> None:
 def test_what_is_referred_from_has_an_index_so_that_removing_is_fast() -> None:
     for table in metadata.sorted_tables:
         unique = [found for found in table.constraints if isinstance(found, sa.UniqueConstraint)]
-        indexed = [list(found.columns) for found in (*table.indexes, *unique, table.primary_key)]
-        first = {columns[0] for columns in indexed}
+        first = {index.columns[0] for index in table.indexes}
+        first |= {next(iter(found.columns)) for found in (*unique, table.primary_key)}
         assert {key.parent for key in table.foreign_keys} <= first
 
 
@@ -74,6 +75,13 @@ def test_the_views_are_known_by_their_digests(empty_file: Path) -> None:
     with closing(sqlite3.connect(empty_file)) as connection:
         found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view' ORDER BY name").fetchall()
     assert {name: definitions.digest_of(sql) for name, sql in found} == definitions.VIEWS
+
+
+def test_drafting_a_migration_of_an_unchanged_schema_gives_an_empty_one(tmp_path: Path) -> None:
+    written = draft("nothing changes", tmp_path)
+    assert written.name == f"{len(schema.REVISIONS) + 1:04}_nothing_changes.py"
+    body = written.read_text().partition("def upgrade")[2]
+    assert "op." not in body
 
 
 def test_every_revision_is_known_and_in_order() -> None:

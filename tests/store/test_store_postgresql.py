@@ -5,17 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from postgresql_server import Server
 from store_examples import small_structure
 
 from qgraph.errors import DamagedError, StoreError, UsageError
 from qgraph.store import engines
+from qgraph.store.calibrations import begin
 from qgraph.store.database import Database, connect, is_there, open_database
+from qgraph.store.leases import Heartbeat, Lease
 from qgraph.store.locations import shown, url_of
 from qgraph.store.models import list_models, save_model
+from qgraph.store.records import CalibrationIdentity
+from qgraph.store.tables import leases
 from qgraph.store.upgrade import Upgraded, upgrade
 
 
@@ -131,6 +137,29 @@ def test_a_writer_that_waits_too_long_says_that_the_database_is_locked(
             assert list_models(connection) == []
     for database in (holder, waiter):
         database.close()
+
+
+def test_the_heart_beats_while_somebody_else_writes_for_long(url: str) -> None:
+    database, writer = open_database(url, create=False), open_database(url, create=False)
+    with database.transaction() as connection:
+        save_model(connection, small_structure(), None)
+    claim = begin(database, CalibrationIdentity("f1"))
+    with database.transaction() as connection:
+        connection.execute(leases.update().values(heartbeat=0.0))
+        (token,) = connection.scalars(sa.select(leases.c.owner))
+    heart = Heartbeat(database, Lease(1, token), interval=0.01)
+    with writer.transaction():
+        heart.start()
+        deadline = time.monotonic() + 10
+        beat = 0.0
+        while beat == 0.0 and time.monotonic() < deadline:
+            with database.reading() as connection:
+                (beat,) = connection.scalars(sa.select(leases.c.heartbeat))
+    assert beat > 0
+    heart.stop()
+    claim.release()
+    for one in (database, writer):
+        one.close()
 
 
 def test_a_reader_sees_one_snapshot_and_cannot_write(url: str) -> None:

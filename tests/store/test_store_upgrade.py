@@ -15,11 +15,12 @@ from later_release import upgrade_to_it
 from postgresql_server import Server
 from released_databases import (
     BIASES,
-    BLOBS,
     COMPLETE,
+    CONSTANT,
     COUNTED,
     MEASURED,
     PARTIAL,
+    STATISTICS,
     WEIGHTS,
     example_run,
     fill,
@@ -28,6 +29,8 @@ from released_databases import (
 )
 from store_examples import exact, small_run, small_structure
 
+from qgraph.calib.codec import decode
+from qgraph.calib.statistics import same_statistics
 from qgraph.errors import SchemaError, StoreError
 from qgraph.store import integrity, schema
 from qgraph.store.calibrations import begin, load_counted, load_statistics
@@ -43,13 +46,16 @@ from qgraph.store.upgrade import Upgraded, upgrade
 
 
 def check_nothing_is_lost(database: Database) -> None:
-    assert integrity.check(database) == []
+    assert integrity.check(database, decode) == []
     with database.reading() as connection:
         assert load_structure(connection, "m1") == small_structure()
         assert load_model(connection, "m2").parent == "m1"
         evidence = load_evidence(connection, "m1")
         assert exact((evidence.weights, evidence.biases)) == exact((WEIGHTS, BIASES))
-        assert load_statistics(connection, "c1") == BLOBS
+        blobs = load_statistics(connection, "c1")
+        assert blobs.keys() == STATISTICS.keys()
+        assert all(same_statistics(decode(blob), STATISTICS[tensor]) for tensor, blob in blobs.items())
+        assert same_statistics(decode(evidence.constants["bias"]), CONSTANT)
         assert load_counted(connection, "c1") == COUNTED
         assert exact(load_run(connection, "first")) == exact(example_run())
         assert exact(load_run(connection, "r2")) == exact(small_run(None))
@@ -151,7 +157,7 @@ def test_an_upgrade_that_breaks_references_is_undone(tmp_path: Path) -> None:
 def test_an_upgrade_that_is_killed_leaves_the_database_as_it_was_and_can_be_repeated(
     filled: str, tmp_path: Path
 ) -> None:
-    command = [sys.executable, later_release.__file__, tmp_path, filled, "die"]
+    command = [sys.executable, later_release.__file__, str(tmp_path), filled, "die"]
     assert subprocess.run(command, check=False).returncode == -9
     database = open_database(filled, create=False)
     check_nothing_is_lost(database)
