@@ -232,7 +232,9 @@ def improve(
     with database.transaction() as connection:
         run = runs.save_run(connection, record.model, record.id, solved, name=name)
         ids = [runs.resolve_run(connection, one).model for one in (run, opened.run)]
-        models.derive(connection, ids[0], ids[1], {"run": opened.run, "parts": asdict(parts), "done": tuple(work.done)})
+        if ids[0] != ids[1]:  # nothing may have helped: then it is still the same model
+            how = {"run": opened.run, "parts": asdict(parts), "done": tuple(work.done)}
+            models.derive(connection, ids[0], ids[1], how)
     return Improved(run, place, calibrated, work.seconds, tuple(work.done))
 
 

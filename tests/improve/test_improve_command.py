@@ -99,3 +99,11 @@ def test_what_cannot_work_is_refused_in_one_line(
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(project.glob("*.improved.onnx"))
+
+
+def test_a_model_that_nothing_changes_stays_the_same_model(cli: Cli, project: Path) -> None:
+    off = [word for part in ("fold", "equalize", "bias", "observer") for word in ("--without", part)]
+    done = cli("improve", "plain", "--data", "data.npz", "--steps", 2, *off, "-o", "same.onnx", "--json")
+    assert done.code == 0, done.stderr
+    assert (project / "same.onnx").exists()
+    assert cli("show", done.json["run"], "--json").code == 0
