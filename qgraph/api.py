@@ -390,7 +390,9 @@ class Database:
         from qgraph.jobs.comparing import compare  # only this question needs it
 
         first, second = (run if isinstance(run, Run) else self.run(run) for run in (a, b))
-        given = [fail_on] if isinstance(fail_on, str) else list(fail_on)
+        given = [fail_on] if isinstance(fail_on, str) else list(fail_on) if isinstance(fail_on, Iterable) else [fail_on]
+        if not all(isinstance(condition, str) for condition in given):
+            raise UsageError("fail_on must be conditions", repr(fail_on), 'pass a list of texts such as "damage_db>1"')
         path = None if output is None else arguments.path("output", output)
         return compare(self.store(), first.id, second.id, fail_on=given, output=path)
 

@@ -67,5 +67,5 @@ def test_an_installation_calibrates_and_checks_its_database(
     for released in sorted((ROOT / "tests" / "store" / "released").glob("*.db.gz")):
         (tmp_path / "old.db").write_bytes(gzip.decompress(released.read_bytes()))
         assert "up to date" in run(qgraph, "db", "upgrade", "--db", "old.db", cwd=tmp_path)
-        assert "nothing wrong" in run(qgraph, "db", "check", "--db", "old.db", cwd=tmp_path)
+        assert "nothing wrong" in run(qgraph, "db", "check", "--deep", "--db", "old.db", cwd=tmp_path)
     assert "p2o.Concat.1" in run(qgraph, "share", "p2o.Concat.1", "--run", "latest", cwd=tmp_path)

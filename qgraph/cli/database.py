@@ -13,6 +13,7 @@ from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, Name, RunArgument
 from qgraph.cli.output import write_json, write_line, write_table
 
 if TYPE_CHECKING:
+    from qgraph.store.integrity import Decoder
     from qgraph.store.removal import Removed
 
 app = typer.Typer(help="Look after the database.", no_args_is_help=True)
@@ -30,15 +31,19 @@ References = Annotated[
 
 
 @app.command()
-def check(db: Db = DEFAULT_DATABASE, *, json: Json = False) -> None:
+def check(
+    db: Db = DEFAULT_DATABASE,
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every blob, beside its checksum.")] = False,
+    json: Json = False,
+) -> None:
     """Look for damage, in the file and in what it says; exit code 1 if there is any.
 
     Example: qgraph db check
     """
-    from qgraph.calib.codec import decode  # loads numpy
     from qgraph.store import integrity  # loads SQLAlchemy
 
-    findings = integrity.examine(db, decode)
+    findings = integrity.examine(db, _decoder() if deep else None)
     if json:
         write_json({"findings": findings})
     elif findings:
@@ -167,6 +172,12 @@ def rm(
         write_json({"removed": _named(removed)})
     else:
         _tell(removed, "removed")
+
+
+def _decoder() -> Decoder:
+    from qgraph.calib.codec import decode  # loads numpy
+
+    return decode
 
 
 def _named(removed: Removed) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import takewhile
 
 import typer
 from typer.exceptions import TyperException
@@ -75,7 +76,8 @@ def run(arguments: list[str]) -> int:
         message = error.format_message().rstrip(".")
         if not message:  # no arguments at all: the help has been shown
             return BAD
-        command = " ".join(["qgraph", *arguments[:1]]) if arguments and not arguments[0].startswith("-") else "qgraph"
+        words = arguments[: 2 if arguments[:1] == ["db"] else 1]  # db has commands of its own
+        command = " ".join(["qgraph", *takewhile(lambda word: not word.startswith("-"), words)])
         return report(UsageError(message, command, f"see {command} --help"), arguments)
     except QgraphError as error:
         if debug:

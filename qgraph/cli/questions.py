@@ -289,7 +289,8 @@ def why(
 def show_chain(path: list[dict[str, Any]]) -> None:
     """A chain of constraints, one step a line, with the sources of its rules below."""
     for edge in path:
-        reason = "along the tensor" if edge["kind"] == "tensor" else f"{edge['rule']} ({edge['op_type']} {edge['op']})"
+        at = f" ({edge['op_type']} {edge['op']})" if edge["op"] else ""  # an override ties without an op
+        reason = "along the tensor" if edge["kind"] == "tensor" else f"{edge['rule']}{at}"
         cut = edge.get("barrier")
         write_line(f"  {edge['from']}  {'╳' if cut else '→'}  {edge['to']}   {cut or reason}")
     sources = {edge["rule"]: edge["source"] for edge in path if edge["source"]}

@@ -143,6 +143,10 @@ def from_mapping(document: Mapping[str, object], origin: str = "overrides") -> O
     """
     found: list[Override] = []
     for key, value in document.items():
+        if not isinstance(key, str):
+            raise UsageError(
+                "the name of an override must be a text", f"{key!r} in {origin}", f"use {', '.join(Action)}"
+            )
         name = key.replace("_", "-")
         if name not in tuple(Action):
             error = NotFoundError.among("override", name, Action, f"use {', '.join(Action)}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qgraph.errors import UsageError
 from qgraph.graphdb.property_graph import NODES, RELATIONSHIPS, PropertyGraph, Value
-from qgraph.graphdb.statement import check_reads_only
+from qgraph.graphdb.statement import check_parameters, check_reads_only
 from qgraph.table import Table
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def query(
             rows.
     """
     check_reads_only(statement)
+    check_parameters(statement, parameters or {})
     check_installed()
     import ladybug as lb  # an optional extra
 

@@ -8,6 +8,7 @@ apart into words, and passes only if it begins as a question does and holds none
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from qgraph.errors import UsageError
 
@@ -72,3 +73,23 @@ def check_reads_only(statement: str) -> None:
         before = text
     if first is None:
         raise UsageError("the query is empty", "qgraph query", "see docs/cypher.md for examples")
+
+
+def check_parameters(statement: str, given: Iterable[str]) -> None:
+    """Refuse a statement with a ``$name`` that has no value: it would compare with nothing, and find nothing.
+
+    Raises:
+        UsageError: a parameter is not given.
+
+    >>> check_parameters("MATCH (s:Slot) WHERE s.tensor = $t RETURN '$price'", ["t"])
+    >>> check_parameters("MATCH (s:Slot) WHERE s.tensor = $t RETURN s.name", [])
+    Traceback (most recent call last):
+    qgraph.errors.UsageError: the query has a parameter without a value: $t; give it with --param t=VALUE (parameters=)
+    """
+    known = set(given)
+    before = ""
+    for token in _TOKEN.finditer(statement):
+        if token.lastgroup == "word" and before == "$" and token[0] not in known:
+            cure = f"give it with --param {token[0]}=VALUE (parameters=)"
+            raise UsageError("the query has a parameter without a value", f"${token[0]}", cure)
+        before = token[0]

@@ -53,6 +53,7 @@ from qgraph.solve.parameters import GroupParameters
 from qgraph.solve.run import RunData
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database, open_database, sqlite_file
+from qgraph.store.encoding import Encodable
 
 MEMORY = 1 << 30
 """Bytes that the activations of all samples may take while biases are measured; with more, fewer samples are used."""
@@ -233,7 +234,7 @@ def improve(
         run = runs.save_run(connection, record.model, record.id, solved, name=name)
         ids = [runs.resolve_run(connection, one).model for one in (run, opened.run)]
         if ids[0] != ids[1]:  # nothing may have helped: then it is still the same model
-            how = {"run": opened.run, "parts": asdict(parts), "done": tuple(work.done)}
+            how: dict[str, Encodable] = {"run": opened.run, "parts": asdict(parts), "done": tuple(work.done)}
             models.derive(connection, ids[0], ids[1], how)
     return Improved(run, place, calibrated, work.seconds, tuple(work.done))
 

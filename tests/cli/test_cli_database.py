@@ -16,6 +16,7 @@ from postgresql_server import Server
 import qgraph
 from qgraph.cli.main import run
 from qgraph.errors import UsageError
+from qgraph.store.blobs import digest
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,10 @@ def test_the_database_tells_its_size(cli: Cli, database: Path) -> None:
     assert answer["bytes"] >= database.stat().st_size
 
 
+def test_a_missing_argument_names_the_command_of_db(cli: Cli) -> None:
+    assert "see qgraph db copy --help" in cli("db", "copy", "--to", "c.db").stderr
+
+
 def test_damage_inside_a_blob_is_found(cli: Cli, database: Path) -> None:
     assert cli("db", "check").stdout == "qgraph.db: nothing wrong\n"
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -90,6 +95,17 @@ def test_damage_inside_a_blob_is_found(cli: Cli, database: Path) -> None:
     found = cli("db", "check", "--json")
     assert found.code == 1
     assert [finding["check"] for finding in found.json["findings"]] == ["statistics"]
+
+
+def test_a_blob_that_its_checksum_fits_is_read_when_asked_for(cli: Cli, database: Path) -> None:
+    assert cli("db", "check", "--deep").stdout == "qgraph.db: nothing wrong\n"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        one = "WHERE tensor = (SELECT min(tensor) FROM statistics)"
+        connection.execute(f"UPDATE statistics SET blob = ?, digest = ? {one}", (b"no", digest(b"no")))
+    assert cli("db", "check").code == 0
+    found = cli("db", "check", "--deep")
+    assert found.code == 1
+    assert "cannot be read: a stored statistic is corrupt (2 bytes long)" in found.stdout
 
 
 def test_a_run_moves_between_files_and_servers(cli: Cli, database: Path, url: str) -> None:

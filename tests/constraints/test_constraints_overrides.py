@@ -197,6 +197,11 @@ def test_a_mapping_is_read_like_a_file() -> None:
 # Effects
 
 
+def test_a_key_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UsageError, match="must be a text: 3 in overrides; use float"):
+        from_mapping({3: 3})  # type: ignore[dict-item]
+
+
 def test_no_overrides_change_nothing() -> None:
     assert over() == constrain_overridden(model().graph("y"), load_pack("tflite"), overrides=())
 
