@@ -79,7 +79,7 @@ def test_diff_of_two_observers_ranks_scales_by_damage_and_mirrors(cli: Cli, cali
     assert cli("solve", "mse", "--target", "tflite", "--observer", "minmax", "--name", "minmax").code == 0
     there = cli("diff", "minmax", "mse", "--json").json
     back = cli("diff", "mse", "minmax", "--json").json
-    assert set(there) == {"schema", "a", "b", "settings", "scales", "groups", "states", "requantize"}
+    assert {"schema", "a", "b", "settings", "scales", "groups", "states", "requantize"} <= set(there)
     assert there["scales"]
     damages = [scale["damage_db"] for scale in there["scales"]]
     known = [damage for damage in damages if damage is not None]
@@ -148,7 +148,7 @@ QUERIES = [
     ["diff", "mse", "mse"],
     ["targets"],
     ["observers"],
-    ["db", "check"],
+    ["db", "stats"],
 ]
 
 
