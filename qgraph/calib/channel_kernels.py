@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.channel_window import WIDTH, ChannelWindow, count_row, largest_magnitude, list_rest
+from qgraph.calib.channel_window import SPAN, WIDTH, ChannelWindow, count_row, largest_magnitude, list_rest
 from qgraph.calib.channels import (
     CHANNEL_BINS,
     SUM_LANES,
@@ -27,12 +27,12 @@ from qgraph.calib.kernels import (
     MAXIMUM_COUNT,
     MINIMUM,
     MINIMUM_COUNT,
+    MINUS_ZERO,
     NAN,
     NEGATIVE_INFINITIES,
     POSITIVE_INFINITIES,
     compiled,
     count_equal,
-    count_extremes,
     extremes,
     finite_extremes,
     order_of,
@@ -68,17 +68,23 @@ def add_part(limbs: NDArray[np.int64], bits: np.int64) -> None:
 
 
 @compiled
-def part_of(values: NDArray[np.float32], lanes: NDArray[np.float64]) -> float:
-    """The sum of values in float64, in a fixed order: `SUM_LANES` lanes in turn, then their halves on each other.
+def part_of(values: NDArray[np.float32], low: np.float32, high: np.float32, lanes: NDArray[np.float64]) -> float:
+    """The sum of finite values, cut off at both ends, in float64: `SUM_LANES` lanes in turn, then halves on each other.
 
     Args:
         lanes: float64 [SUM_LANES], overwritten. A loop over lanes has no order to keep, so that it is vectorised.
     """
     lanes[:] = 0.0
-    for start in range(0, values.size, SUM_LANES):
-        piece = values[start : start + SUM_LANES]
-        for lane in range(piece.size):
-            lanes[lane] += piece[lane]
+    whole = values.size // SUM_LANES * SUM_LANES
+    for start in range(0, whole, SUM_LANES):
+        for lane in range(SUM_LANES):
+            x = values[start + lane]
+            x = low if x < low else x
+            lanes[lane] += high if x > high else x
+    for lane in range(values.size - whole):
+        x = values[whole + lane]
+        x = low if x < low else x
+        lanes[lane] += high if x > high else x
     return folded(lanes)
 
 
@@ -117,12 +123,11 @@ def clip_into(values: NDArray[np.float32], low: np.float32, high: np.float32, ro
 @compiled
 def add_channels(
     values: NDArray[np.float32],
-    first: int,
     bounds: NDArray[np.float32],
     tally: NDArray[np.int64],
     parts: NDArray[np.float64],
 ) -> None:
-    """Take extremes and sums of float32 [channels, elements], with at least one element each, from `first` on.
+    """Take extremes and sums of float32 [channels, elements], with at least one element each.
 
     Args:
         bounds: values beyond them are cut off.
@@ -130,19 +135,17 @@ def add_channels(
         parts: overwritten with the sums.
     """
     lanes, buffer = np.empty(SUM_LANES), np.empty(values.shape[1], np.float32)
-    cut = bounds[0] > -np.inf or bounds[1] < np.inf
-    for channel in range(first, values.shape[0]):
-        row = values[channel]
-        if cut:
-            clip_into(row, bounds[0], bounds[1], buffer)
-            row = buffer
-        bits = row.view(np.int32)
-        low, high = extremes(bits)
+    as_bits = bounds.view(np.int32)
+    least, most = np.int64(order_of(as_bits[0])), np.int64(order_of(as_bits[1]))
+    for channel in range(values.shape[0]):
+        low, high = extremes(values[channel].view(np.int32))
         if low >= LOWEST_FINITE and high <= HIGHEST_FINITE:
-            parts[channel] = part_of(row, lanes)
+            low, high = min(max(low, least), most), min(max(high, least), most)
+            parts[channel] = part_of(values[channel], bounds[0], bounds[1], lanes)
         else:
-            low, high = finite_extremes(bits, tally[channel])
-            parts[channel] = finite_part_of(row, lanes)
+            clip_into(values[channel], bounds[0], bounds[1], buffer)
+            low, high = finite_extremes(buffer.view(np.int32), tally[channel])
+            parts[channel] = finite_part_of(buffer, lanes)
         if low <= high:
             tally[channel, MINIMUM] = min(tally[channel, MINIMUM], low)
             tally[channel, MAXIMUM] = max(tally[channel, MAXIMUM], high)
@@ -157,12 +160,15 @@ def add_binned_channels(
     parts: NDArray[np.float64],
     atoms: NDArray[np.int32],
     atom_counts: NDArray[np.int64],
-    counters: NDArray[np.int64],
+    counters: NDArray[Any],
     base: int,
     rest: NDArray[np.int64],
     used: int,
 ) -> tuple[int, int, int]:
-    """As `add_channels`, with multiplicities and histograms; stop where the window or the rest cannot take a channel.
+    """As `add_channels` from `first` on, with multiplicities and histograms; stop where these cannot take a channel.
+
+    Finite values are cut off while they are read, if at all at zero: what is negative then has no place in the
+    histogram. Other channels are cut off beforehand.
 
     Args:
         counters, base, rest, used: see `qgraph.calib.channel_window.ChannelWindow`.
@@ -171,40 +177,75 @@ def add_binned_channels(
         The channel that is next, how much of the rest is used, and the largest magnitude bin of that channel.
     """
     lanes, buffer = np.empty(SUM_LANES), np.empty(values.shape[1], np.float32)
+    as_bits = bounds.view(np.int32)
+    least, most = np.int64(order_of(as_bits[0])), np.int64(order_of(as_bits[1]))
+    in_place = bounds[1] == np.inf if bounds[0] == -np.inf else bounds[0] == 0 and bounds[1] > 0
+    lowest = np.int32(0 if counters.shape[1] == WIDTH else MINUS_ZERO)
     for channel in range(first, values.shape[0]):
-        clip_into(values[channel], bounds[0], bounds[1], buffer)
-        bits = buffer.view(np.int32)
-        low, high = extremes(bits)
+        row, cut = values[channel], most
+        low, high = extremes(row.view(np.int32))
         finite = low >= LOWEST_FINITE and high <= HIGHEST_FINITE
-        if not finite:
-            low, high = finite_extremes(bits, np.zeros(7, np.int64))
+        if not (finite and in_place):
+            clip_into(row, bounds[0], bounds[1], buffer)
+            row, cut = buffer, np.int64(HIGHEST_FINITE + 1)
+            low, high = finite_extremes(row.view(np.int32), np.zeros(7, np.int64))
+        if low <= high:
+            low, high = min(max(low, least), most), min(max(high, least), most)
         top = largest_magnitude(low, high) if low <= high else np.int64(0)
-        if top >= base + WIDTH or used + bits.size > rest.size:
+        if top > base + SPAN or used + row.size > rest.size:
             return channel, used, int(top)
+        bits = row.view(np.int32)
         if finite:
-            parts[channel] = part_of(buffer, lanes)
+            parts[channel] = part_of(row, bounds[0], bounds[1], lanes)
         else:
             finite_extremes(bits, tally[channel])
-            parts[channel] = finite_part_of(buffer, lanes)
+            parts[channel] = finite_part_of(row, lanes)
+            drop_nonfinite(row)
         if low <= high:
-            count_extremes(bits, low, high, tally[channel])
-            for k in range(atoms.size):
-                if low <= order_of(atoms[k]) <= high:
-                    atom_counts[k, channel] += count_equal(bits, atoms[k])
-        if not finite:
-            drop_nonfinite(buffer)
-        below = count_row(bits, counters[channel], base)
-        if below and below > count_zeros(bits):
-            used = list_rest(bits, base, channel * CHANNEL_BINS, rest, used)
+            count_multiplicities(bits, low, high, cut, tally[channel], atoms, atom_counts[:, channel])
+        if count_row(bits, counters[channel], base, as_bits[1] if in_place else np.int32(ALL_BUT_SIGN)):
+            used = list_rest(bits, lowest, base, channel * CHANNEL_BINS, rest, used)
     return values.shape[0], used, 0
 
 
 @compiled
-def count_zeros(bits: NDArray[np.int32]) -> int:
-    """How many elements are zero, of either sign."""
+def count_multiplicities(
+    bits: NDArray[np.int32],
+    low: np.int64,
+    high: np.int64,
+    most: np.int64,
+    tally: NDArray[np.int64],
+    atoms: NDArray[np.int32],
+    atom_counts: NDArray[np.int64],
+) -> None:
+    """Move a channel's extremes to those of a row and count their multiplicity, and that of the atoms.
+
+    Zeros are counted anyway, so an extreme of zero, by either sign, needs no multiplicity.
+
+    Args:
+        low, high: the row's extremes as ordering integers, cut off at `most`, as which all larger ones count.
+    """
+    if low < tally[MINIMUM]:
+        tally[MINIMUM], tally[MINIMUM_COUNT] = low, 0
+    if low == tally[MINIMUM] and low not in (-1, 0):
+        tally[MINIMUM_COUNT] += count_equal_or_beyond(bits, low, most)
+    if high > tally[MAXIMUM]:
+        tally[MAXIMUM], tally[MAXIMUM_COUNT] = high, 0
+    if high == tally[MAXIMUM] and high not in (-1, 0):
+        tally[MAXIMUM_COUNT] += count_equal_or_beyond(bits, high, most)
+    for k in range(atoms.size):
+        if low <= order_of(atoms[k]) <= high:
+            atom_counts[k] += count_equal_or_beyond(bits, np.int64(order_of(atoms[k])), most)
+
+
+@compiled
+def count_equal_or_beyond(bits: NDArray[np.int32], wanted: np.int64, most: np.int64) -> int:
+    """How many elements are one value, given as an ordering integer; if it is `most`, how many reach it."""
+    if wanted != most:
+        return count_equal(bits, order_of(np.int32(wanted)))
     count = 0
     for i in range(bits.size):
-        count += (bits[i] & np.int32(ALL_BUT_SIGN)) == 0
+        count += bool(order_of(bits[i]) >= wanted)
     return count
 
 
@@ -261,7 +302,7 @@ class ChannelAccumulator:
         if self._plan.binned:
             self._count(rows)
         else:
-            add_channels(rows, 0, self._bounds, self._tally, self._parts)
+            add_channels(rows, self._bounds, self._tally, self._parts)
         self._elements += rows.shape[1]
         add_parts(self._limbs, self._parts.view(np.int64))
         self._additions += 1

@@ -6,7 +6,7 @@ magnitude of all channels; the few values that are smaller are kept as a sorted 
                        rest ◀─┐ base                        window
     magnitude   0 ────────────┼──────┬──────┬──────┬──────┬──────┐
                               │ one counter per bin, channel and sign
-                        what is below the base falls on one counter, and is looked at once more
+          what is below the base falls on the lanes; if those are not all zeros, the row is looked at once more
 
 A larger magnitude moves the window up, and what leaves it at the lower end goes to the rest. So the two never have a
 bin in common, and where the window stands does not show in what is read from it.
@@ -14,7 +14,7 @@ bin in common, and where the window stands does not show in what is read from it
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,38 +25,65 @@ from qgraph.calib.kernels import ALL_BUT_SIGN, Place, compiled
 OCTAVE: Final = 1 << CHANNEL_MANTISSA_BITS
 MAGNITUDES: Final = CHANNEL_BINS // 2
 DROPPED_BITS: Final = 23 - CHANNEL_MANTISSA_BITS
-WIDTH: Final = 24 * OCTAVE + 1
-"""Counters per channel and sign: 24 octaves, and before them the one for all that is below."""
+LANES: Final = 8
+"""Counters, before those of the bins, on which what is below the window falls in turn: mostly zeros, which are many
+behind a Relu, and to add to one counter again and again is slow. A power of two."""
+
+SPAN: Final = 24 * OCTAVE
+"""Bins in the window."""
+
+WIDTH: Final = LANES + SPAN
+"""Counters per channel and sign: the lanes and the bins."""
 
 REST: Final = 1 << 16
 """Values below the window that are kept before they are sorted in."""
 
 
 @compiled
-def count_row(bits: NDArray[np.int32], counters: NDArray[np.int64], base: int) -> int:
-    """Add finite elements to the counters of their channel; how many fell on the first counters, which are emptied."""
-    sides = (np.uint32(0), np.uint32(counters.size - WIDTH))
-    for i in range(bits.size):
-        u = np.uint32(bits[i])
-        magnitude = (u >> np.uint32(DROPPED_BITS)) & np.uint32(MAGNITUDES - 1)
-        place = max(magnitude, np.uint32(base)) - np.uint32(base)
-        counters[place + sides[u >> np.uint32(31)]] += 1
-    below = counters[0]
-    counters[0] = 0
-    if counters.size > WIDTH:
-        below += counters[WIDTH]
-        counters[WIDTH] = 0
-    return int(below)
+def count_row(bits: NDArray[np.int32], counters: NDArray[Any], base: int, most: np.int32) -> bool:
+    """Add finite elements to the counters of their channel; whether some but zeros fell below the window.
+
+    Args:
+        counters: of one sign, if what is negative counts as zero, or of two; see `ChannelWindow`.
+        most: the bits of the largest positive value, as which all larger ones count.
+    """
+    lowest = np.int32(base + 1 - LANES)
+    zeros = 0
+    if counters.size == WIDTH:
+        highest = most >> np.int32(DROPPED_BITS)
+        for i in range(bits.size):
+            place = min(bits[i] >> np.int32(DROPPED_BITS), highest) - lowest
+            counters[np.uint32(max(place, np.int32(i) & np.int32(LANES - 1)))] += 1
+        for i in range(bits.size):
+            zeros += bits[i] <= 0
+    else:
+        for i in range(bits.size):
+            place = ((bits[i] & np.int32(ALL_BUT_SIGN)) >> np.int32(DROPPED_BITS)) - lowest
+            side = np.uint32(bits[i]) >> np.uint32(31)
+            counters[np.uint32(max(place, np.int32(i) & np.int32(LANES - 1))) + side * np.uint32(WIDTH)] += 1
+        for i in range(bits.size):
+            zeros += (bits[i] & np.int32(ALL_BUT_SIGN)) == 0
+    for start in range(0, counters.size, WIDTH):
+        for lane in range(start, start + LANES):
+            zeros -= counters[lane]
+            counters[lane] = 0
+    return zeros != 0
 
 
 @compiled
-def list_rest(bits: NDArray[np.int32], base: int, first: int, rest: NDArray[np.int64], used: int) -> int:
-    """Write the bins of the elements below the window, zeros left out, behind what the rest has; its new length."""
+def list_rest(
+    bits: NDArray[np.int32], least: np.int32, base: int, first: int, rest: NDArray[np.int64], used: int
+) -> int:
+    """Write the bins of the elements below the window, zeros left out, behind what the rest has; its new length.
+
+    Args:
+        least: 0 to leave out what is negative, too; else the smallest integer.
+    """
     lowest = np.uint32((base + 1) << DROPPED_BITS) - np.uint32(1)
     for i in range(bits.size):
         u = np.uint32(bits[i])
         # One less than zero is the largest number there is.
-        if (u & np.uint32(ALL_BUT_SIGN)) - np.uint32(1) < lowest:
+        if (u & np.uint32(ALL_BUT_SIGN)) - np.uint32(1) < lowest and bits[i] >= least:
             rest[used] = first + np.int64(u >> np.uint32(DROPPED_BITS))
             used += 1
     return used
@@ -76,15 +103,20 @@ def largest_magnitude(low: np.int64, high: np.int64) -> Place:
 class ChannelWindow:
     """The histograms of the channels of one tensor.
 
+    The counters that are added to are small, so that many of them stay in the cache, and are emptied into totals
+    before they can overflow.
+
     Attributes:
-        counters: int64 [channels, signs * WIDTH].
+        counters: uint16, or uint32 for long rows, [channels, signs * WIDTH].
         base: the largest magnitude bin below the window; at least 0, so that zeros are below it, too.
         rest: int64 [REST or more], bins of values below the window; the first `used` of them are filled.
     """
 
     def __init__(self, channels: int, *, two_sided: bool) -> None:
-        self.two_sided = two_sided
-        self.counters = np.zeros((channels, WIDTH * (1 + two_sided)), np.int64)
+        self._signs = 1 + two_sided
+        self.counters: NDArray[Any] = np.zeros((channels, WIDTH * self._signs), np.uint16)
+        self._pending = 0  # elements that a counter may hold
+        self._totals: NDArray[np.int64] | None = None
         self.base = 0
         self.rest = np.zeros(0, np.int64)
         self.used = 0
@@ -93,25 +125,40 @@ class ChannelWindow:
 
     def reach(self, magnitude: int) -> None:
         """Move the window up so that it holds a magnitude bin, if it does not."""
-        if magnitude < self.base + WIDTH:
+        if magnitude <= self.base + SPAN:
             return
-        base = max(0, (magnitude // OCTAVE + 2) * OCTAVE - WIDTH)
-        channels, sides = self.counters.shape[0], 1 + self.two_sided
-        old = self.counters.reshape(channels, sides, WIDTH)
-        keep = max(0, self.base + WIDTH - 1 - base)  # counters that stay in the window
-        leaving = old[:, :, 1 : WIDTH - keep]
-        channel, side, place = np.nonzero(leaving)
-        self._add(channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 + place, leaving[channel, side, place])
-        new = np.zeros_like(old)
-        new[:, :, 1 : 1 + keep] = old[:, :, WIDTH - keep :]
-        self.counters, self.base = new.reshape(channels, -1), base
+        base = max(0, (magnitude // OCTAVE + 2) * OCTAVE - SPAN - 1)
+        if self._pending or self._totals is not None:
+            old = self._emptied()
+            keep = max(0, self.base + SPAN - base)  # counters that stay in the window
+            leaving = old[:, :, LANES : WIDTH - keep]
+            channel, side, place = np.nonzero(leaving)
+            keys = channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 + place
+            self._add(keys, leaving[channel, side, place])
+            self._totals = np.zeros_like(old)
+            self._totals[:, :, LANES : LANES + keep] = old[:, :, WIDTH - keep :]
+        self.base = base
 
     def make_room(self, elements: int) -> None:
-        """See to it that the rest can take that many values more."""
+        """See to it that the counters and the rest can take rows of that many values more."""
+        if self._pending + elements > np.iinfo(self.counters.dtype).max:
+            self._totals = self._emptied()
+            if elements > np.iinfo(self.counters.dtype).max:
+                self.counters = self.counters.astype(np.uint32)
+        self._pending += elements
         if self.used + elements > self.rest.size:
             self._sort_in()
             if elements > self.rest.size:
                 self.rest = np.zeros(max(REST, elements), np.int64)
+
+    def _emptied(self) -> NDArray[np.int64]:
+        """All counters, int64 [channels, signs, WIDTH]; those that are added to are empty then."""
+        channels = self.counters.shape[0]
+        counters = self.counters.reshape(channels, self._signs, WIDTH)
+        totals = counters.astype(np.int64) if self._totals is None else self._totals + counters
+        self.counters[:] = 0
+        self._pending = 0
+        return totals
 
     def _sort_in(self) -> None:
         self._add(*np.unique(self.rest[: self.used], return_counts=True))
@@ -127,11 +174,12 @@ class ChannelWindow:
     def read(self) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.int64]]:
         """Starts, bins and counts, as in `qgraph.calib.channels.ChannelStatistics`."""
         self._sort_in()
-        channels, sides = self.counters.shape[0], 1 + self.two_sided
-        counters = self.counters.reshape(channels, sides, WIDTH)
+        channels = self.counters.shape[0]
+        counters = self.counters.reshape(channels, self._signs, WIDTH)
+        counters = counters if self._totals is None else self._totals + counters
         channel, side, place = np.nonzero(counters)
-        keys = channel * CHANNEL_BINS + side * MAGNITUDES + self.base + place
-        counts = counters[channel, side, place]
+        keys = channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 - LANES + place
+        counts = counters[channel, side, place].astype(np.int64)
         at = np.searchsorted(keys, self._keys)
         keys, counts = np.insert(keys, at, self._keys), np.insert(counts, at, self._counts)
         starts = np.searchsorted(keys, np.arange(channels + 1) * CHANNEL_BINS).astype(np.int64)
@@ -140,4 +188,5 @@ class ChannelWindow:
     @property
     def nbytes(self) -> int:
         """Bytes that the counters hold."""
-        return self.counters.nbytes + self.rest.nbytes + self._keys.nbytes + self._counts.nbytes
+        held = (self.counters, self.rest, self._keys, self._counts, self._totals)
+        return sum(one.nbytes for one in held if one is not None)

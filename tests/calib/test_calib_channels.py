@@ -46,6 +46,9 @@ def compiled_kernels() -> None:
     Accumulator().add([1.0])
 
 
+UNBOUNDED = (-np.inf, np.inf)
+BOUNDS = (UNBOUNDED, (0.0, np.inf), (0.0, 6.0), (0.0, 0.3), (1.0, 6.0), (-1.0, 1.0), (-np.inf, 6.0), (-np.inf, -1.0))
+
 SHAPES = ((1, 3, 4), (1, 3, 1), (2, 3, 2))
 patterns = st.one_of(st.sampled_from(AWKWARD), st.integers(0, 2**32 - 1))
 
@@ -60,13 +63,16 @@ def samples(draw: st.DrawFn) -> list[Array]:
 
 
 @settings(deadline=None)  # each shape of an example compiles once
-@given(samples(), st.booleans(), st.sampled_from([0, 1, -1]))
-def test_the_kernel_counts_channels_as_the_slow_way_does(activations: list[Array], binned: bool, axis: int) -> None:
+@given(samples(), st.booleans(), st.sampled_from([0, 1, -1]), st.sampled_from(BOUNDS))
+def test_the_kernel_counts_channels_as_the_slow_way_does(
+    activations: list[Array], binned: bool, axis: int, bounds: tuple[float, float]
+) -> None:
     atoms = ATOMS if binned else ()
-    accumulator = ChannelAccumulator(no_channels(axis, binned=binned, atoms=atoms))
+    accumulator = ChannelAccumulator(no_channels(axis, binned=binned, atoms=atoms), bounds)
     for one in activations:
         accumulator.add(one)
-    expected = [channels_of(one, axis, binned=binned, atoms=atoms) for one in activations]
+    cut_off = [np.clip(one, *map(np.float32, bounds)) for one in activations]
+    expected = [channels_of(one, axis, binned=binned, atoms=atoms) for one in cut_off]
     assert same_channels(accumulator.snapshot(), reduce(merge_channels, expected))
 
 
@@ -80,6 +86,19 @@ def test_long_channels_are_counted_as_short_ones_are(seed: int, raw: bool) -> No
     for _ in range(2):
         accumulator.add(values)
     assert same_channels(accumulator.snapshot(), repeated_channels(channels_of(values, 1, atoms=ATOMS), 2))
+
+
+@pytest.mark.parametrize("bounds", [UNBOUNDED, (0.0, 6.0)])
+@pytest.mark.parametrize(("elements", "times"), [(300, 500), (70_000, 3)])
+def test_one_bin_can_hold_more_than_its_small_counter(bounds: tuple[float, float], elements: int, times: int) -> None:
+    values = np.full((1, 2, elements), 1.5, np.float32)
+    values[0, 1, ::3] = -0.25
+    accumulator = ChannelAccumulator(no_channels(1, binned=True), bounds)
+    for _ in range(times):
+        accumulator.add(values)
+    accumulator.add(values * np.float32(2.0**90))  # moves the window
+    once, last = (channels_of(np.clip(one, *bounds), 1) for one in (values, values * np.float32(2.0**90)))
+    assert same_channels(accumulator.snapshot(), merge_channels(repeated_channels(once, times), last))
 
 
 @given(samples(), st.randoms(use_true_random=False), st.integers(0, 5))
