@@ -223,6 +223,18 @@ def count_extremes(block: NDArray[np.int32], low: np.int64, high: np.int64, tall
 
 
 @compiled
+def count_extremes_by_block(bits: NDArray[np.int32], tally: NDArray[np.int64]) -> tuple[np.int64, np.int64]:
+    """As `count_extremes` of a finite activation, whose extremes are found on the way and returned."""
+    low, high = np.int64(HIGHEST_FINITE), np.int64(LOWEST_FINITE)
+    for start in range(0, bits.size, BLOCK):
+        block = bits[start : start + BLOCK]
+        block_low, block_high = extremes(block)
+        count_extremes(block, block_low, block_high, tally)
+        low, high = min(low, block_low), max(high, block_high)
+    return low, high
+
+
+@compiled
 def reaches_extreme(scratch: NDArray[np.uint32], zeros: int, tally: NDArray[np.int64]) -> bool:
     """Whether the finite values in the lines in use may hold an extreme; moves extremes to zero if zero is one.
 
@@ -275,18 +287,16 @@ def add_bits(
     look = reaches_extreme(scratch, zeros, tally)
     moved = move_lines(scratch, totals, tally[POSITIVE_FIRST], tally[POSITIVE_LAST])
     moved += move_lines(scratch, totals, tally[NEGATIVE_FIRST], tally[NEGATIVE_LAST])
-    low, high = np.int64(0), np.int64(0)
-    if moved + zeros < bits.size:
-        look = True
-        if move_rest(scratch, totals, tally):
-            holds |= HAS_NONFINITE
-            low, high = finite_extremes(bits, tally)
-        else:
-            low, high = extremes(bits)
-    elif look:
-        low, high = extremes(bits)
-    if look and low <= high:
-        count_extremes(bits, low, high, tally)
+    new_lines = moved + zeros < bits.size
+    low, high = np.int64(HIGHEST_FINITE), np.int64(LOWEST_FINITE)
+    if new_lines and move_rest(scratch, totals, tally):
+        holds |= HAS_NONFINITE
+        low, high = finite_extremes(bits, tally)
+        if low <= high:
+            count_extremes(bits, low, high, tally)
+    elif look or new_lines:
+        low, high = count_extremes_by_block(bits, tally)
+    if low <= high:
         holds |= HOLDS_MINIMUM if low == tally[MINIMUM] else 0
         holds |= HOLDS_MAXIMUM if high == tally[MAXIMUM] else 0
     if zeros:
