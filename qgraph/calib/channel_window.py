@@ -1,15 +1,15 @@
 """A histogram for each channel, as a window of octaves that all channels of a tensor share.
 
 A histogram has 2^14 bins, far more than a channel's values touch. The window holds the octaves below the largest
-magnitude of all channels; the few values that are smaller are kept as a sorted list of bins::
+magnitude of all channels; the few values that are smaller are listed::
 
                        rest ◀─┐ base                        window
     magnitude   0 ────────────┼──────┬──────┬──────┬──────┬──────┐
                               │ one counter per bin, channel and sign
           what is below the base falls on the lanes; if those are not all zeros, the row is looked at once more
 
-A larger magnitude moves the window up, and what leaves it at the lower end goes to the rest. So the two never have a
-bin in common, and where the window stands does not show in what is read from it.
+A larger magnitude moves the window up; what was counted until then goes to the list. So where the window stands does
+not show in what is read from it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ SPAN: Final = 24 * OCTAVE
 
 WIDTH: Final = LANES + SPAN
 """Counters per channel and sign: the lanes and the bins."""
+
+LONG_ROW: Final = 1 << 10
+"""Elements of a row above which 16 bits would have to be emptied too often; such rows are few."""
+
+SHORT_COUNTS: Final = (1 << 16) - 1
+LONG_COUNTS: Final = (1 << 32) - 1
+"""What a counter can hold."""
 
 REST: Final = 1 << 16
 """Values below the window that are kept before they are sorted in."""
@@ -103,8 +110,8 @@ def largest_magnitude(low: np.int64, high: np.int64) -> Place:
 class ChannelWindow:
     """The histograms of the channels of one tensor.
 
-    The counters that are added to are small, so that many of them stay in the cache, and are emptied into totals
-    before they can overflow.
+    The counters are small, so that many of them stay in the cache, and are emptied into a sorted list of bins and
+    counts before they can overflow.
 
     Attributes:
         counters: uint16, or uint32 for long rows, [channels, signs * WIDTH].
@@ -115,8 +122,7 @@ class ChannelWindow:
     def __init__(self, channels: int, *, two_sided: bool) -> None:
         self._signs = 1 + two_sided
         self.counters: NDArray[Any] = np.zeros((channels, WIDTH * self._signs), np.uint16)
-        self._pending = 0  # elements that a counter may hold
-        self._totals: NDArray[np.int64] | None = None
+        self._room = SHORT_COUNTS  # elements that a counter can take without overflow
         self.base = 0
         self.rest = np.zeros(0, np.int64)
         self.used = 0
@@ -125,68 +131,55 @@ class ChannelWindow:
 
     def reach(self, magnitude: int) -> None:
         """Move the window up so that it holds a magnitude bin, if it does not."""
-        if magnitude <= self.base + SPAN:
-            return
-        base = max(0, (magnitude // OCTAVE + 2) * OCTAVE - SPAN - 1)
-        if self._pending or self._totals is not None:
-            old = self._emptied()
-            keep = max(0, self.base + SPAN - base)  # counters that stay in the window
-            leaving = old[:, :, LANES : WIDTH - keep]
-            channel, side, place = np.nonzero(leaving)
-            keys = channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 + place
-            self._add(keys, leaving[channel, side, place])
-            self._totals = np.zeros_like(old)
-            self._totals[:, :, LANES : LANES + keep] = old[:, :, WIDTH - keep :]
-        self.base = base
+        if magnitude > self.base + SPAN:
+            self._empty()
+            self.base = max(0, (magnitude // OCTAVE + 2) * OCTAVE - SPAN - 1)
 
     def make_room(self, elements: int) -> None:
         """See to it that the counters and the rest can take rows of that many values more."""
-        if self._pending + elements > np.iinfo(self.counters.dtype).max:
-            self._totals = self._emptied()
-            if elements > np.iinfo(self.counters.dtype).max:
-                self.counters = self.counters.astype(np.uint32)
-        self._pending += elements
+        if elements > LONG_ROW and self.counters.dtype == np.uint16:
+            self._empty()
+            self.counters = self.counters.astype(np.uint32)
+            self._room = LONG_COUNTS
+        if elements > self._room:
+            self._empty()
+        self._room -= elements
         if self.used + elements > self.rest.size:
             self._sort_in()
             if elements > self.rest.size:
                 self.rest = np.zeros(max(REST, elements), np.int64)
 
-    def _emptied(self) -> NDArray[np.int64]:
-        """All counters, int64 [channels, signs, WIDTH]; those that are added to are empty then."""
-        channels = self.counters.shape[0]
-        counters = self.counters.reshape(channels, self._signs, WIDTH)
-        totals = counters.astype(np.int64) if self._totals is None else self._totals + counters
+    def _empty(self) -> None:
+        """List what the counters hold."""
+        channel, side, place = np.nonzero(self.counters.reshape(-1, self._signs, WIDTH))
+        counts = self.counters.reshape(-1, self._signs, WIDTH)[channel, side, place]
+        self._add(channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 - LANES + place, counts)
         self.counters[:] = 0
-        self._pending = 0
-        return totals
+        self._room = SHORT_COUNTS if self.counters.dtype == np.uint16 else LONG_COUNTS
 
     def _sort_in(self) -> None:
+        """List what the rest holds."""
         self._add(*np.unique(self.rest[: self.used], return_counts=True))
         self.used = 0
 
-    def _add(self, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        """Add counts of bins below the window to those that are known."""
+    def _add(self, keys: NDArray[np.int64], counts: NDArray[Any]) -> None:
+        """Add counts of sorted bins to the list."""
         if keys.size:
-            self._keys, where = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
-            both, self._counts = np.concatenate([self._counts, counts]), np.zeros(self._keys.size, np.int64)
-            np.add.at(self._counts, where, both)
+            both = np.concatenate([self._keys, keys])
+            order = both.argsort(kind="stable")  # which merges what is sorted already
+            both = both[order]
+            first = np.flatnonzero(np.diff(both, prepend=-1))
+            self._counts = np.add.reduceat(np.concatenate([self._counts, counts.astype(np.int64)])[order], first)
+            self._keys = both[first]
 
     def read(self) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.int64]]:
         """Starts, bins and counts, as in `qgraph.calib.channels.ChannelStatistics`."""
+        self._empty()
         self._sort_in()
-        channels = self.counters.shape[0]
-        counters = self.counters.reshape(channels, self._signs, WIDTH)
-        counters = counters if self._totals is None else self._totals + counters
-        channel, side, place = np.nonzero(counters)
-        keys = channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 - LANES + place
-        counts = counters[channel, side, place].astype(np.int64)
-        at = np.searchsorted(keys, self._keys)
-        keys, counts = np.insert(keys, at, self._keys), np.insert(counts, at, self._counts)
-        starts = np.searchsorted(keys, np.arange(channels + 1) * CHANNEL_BINS).astype(np.int64)
-        return starts, (keys % CHANNEL_BINS).astype(np.uint16), counts
+        starts = np.searchsorted(self._keys, np.arange(self.counters.shape[0] + 1) * CHANNEL_BINS).astype(np.int64)
+        return starts, (self._keys % CHANNEL_BINS).astype(np.uint16), self._counts.copy()
 
     @property
     def nbytes(self) -> int:
         """Bytes that the counters hold."""
-        held = (self.counters, self.rest, self._keys, self._counts, self._totals)
-        return sum(one.nbytes for one in held if one is not None)
+        return self.counters.nbytes + self.rest.nbytes + self._keys.nbytes + self._counts.nbytes
