@@ -26,8 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 import qgraph
 from qgraph.ir.elements import Structure
 from qgraph.ir.onnx_import import load_model
-from qgraph.jobs.objects import many_objects
 from qgraph.jobs.question import Question, pose
+from qgraph.objects import many_objects
 from qgraph.run import Run
 from qgraph.solve.solver import solve
 from qgraph.store import models, runs

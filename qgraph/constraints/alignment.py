@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from qgraph.constraints.merge_methods import FAMILIES, MergeMethod, MergeMethods
+from qgraph.constraints.merge_methods import FAMILIES, MergeMethod, MergeMethods, in_words
 from qgraph.constraints.model import Strength
 from qgraph.constraints.rule_pack import RulePack, SameRule
 from qgraph.constraints.target import Target
@@ -81,9 +81,9 @@ def refuse_broken_rules(ops: Iterable[Op], target: Target) -> None:
         for rule in target.index.same_rules(op, target.wiring.tensors):
             if rule.strength == Strength.REQUIRED:
                 raise UsageError(
-                    f"{refused[op.type]} cannot be None, {target.pack.name} requires the rule {rule.name}",
+                    f"{in_words(refused[op.type])} cannot be none, {target.pack.name} requires the rule {rule.name}",
                     f"{op.name} ({op.type}): {rule.source}",
-                    f'choose another method, or insist with "{MergeMethod.FORCE_NONE}"',
+                    "choose another method, or insist with force-none",
                 )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from qgraph.constraints.cuts import minimum_cut
 from qgraph.constraints.explain import requantize_reason, why
@@ -86,17 +87,32 @@ def find_conflicts(
         cut: the tensor edges between groups.
         price: see `Price`; it decides which way out is the cheapest.
     """
-    edges_of: dict[str, list[Edge]] = {}
-    for edge in joined:
-        edges_of.setdefault(groups[edge.a].id, []).append(edge)
+    inside = _EdgesInside(groups, joined)
     if not constraints.can_requantize:
         given = price
         price = lambda edge: math.inf if edge.kind == Kind.TENSOR else given(edge)  # noqa: E731
     return (
         *_unequal_schemes(constraints, price),
-        *_unequal_parameters(constraints.fixed, groups, edges_of, price),
-        *_impossible_requantizes(constraints, groups, edges_of, cut, price),
+        *_unequal_parameters(constraints.fixed, groups, inside, price),
+        *_impossible_requantizes(constraints, groups, inside, cut, price),
     )
+
+
+class _EdgesInside:
+    """The joined edges of each group, sorted out once a conflict asks for them; mostly none does."""
+
+    def __init__(self, groups: Mapping[str, Group], joined: Iterable[Edge]) -> None:
+        self._groups, self._joined = groups, joined
+
+    @cached_property
+    def _by_group(self) -> dict[str, list[Edge]]:
+        found: dict[str, list[Edge]] = {}
+        for edge in self._joined:
+            found.setdefault(self._groups[edge.a].id, []).append(edge)
+        return found
+
+    def of(self, group: Group) -> Sequence[Edge]:
+        return self._by_group.get(group.id, ())
 
 
 def same_edge(tie: Same) -> Edge:
@@ -159,7 +175,7 @@ def _scheme(constraints: Constraints, slot: str) -> Scheme:
 
 
 def _unequal_parameters(
-    fixed: Sequence[Fixed], groups: Mapping[str, Group], edges_of: Mapping[str, list[Edge]], price: Price
+    fixed: Sequence[Fixed], groups: Mapping[str, Group], inside: _EdgesInside, price: Price
 ) -> Iterator[Conflict]:
     """Each prescription that differs from the first one of its group, or that the group's scheme does not allow."""
     for entry in fixed:
@@ -170,7 +186,7 @@ def _unequal_parameters(
             strict = f"needs {group.scheme}"
             yield Conflict(entry.slot, group.master, _prescribed(entry), strict, "are tied")
         if (first.scale, first.offset) != (entry.scale, entry.offset):
-            found = _reasons(edges_of.get(group.id, ()), first.slot, entry.slot, price)
+            found = _reasons(inside.of(group), first.slot, entry.slot, price)
             yield Conflict(first.slot, entry.slot, _prescribed(first), _prescribed(entry), "are tied", *found)
 
 
@@ -188,7 +204,7 @@ def _prescribed(fixed: Fixed) -> str:
 def _impossible_requantizes(
     constraints: Constraints,
     groups: Mapping[str, Group],
-    edges_of: Mapping[str, list[Edge]],
+    inside: _EdgesInside,
     cut: Iterable[TensorEdge],
     price: Price,
 ) -> Iterator[Conflict]:
@@ -200,13 +216,13 @@ def _impossible_requantizes(
             continue
         made, read = (groups[slot] for slot in (edge.producer, edge.consumer))
         chains = tuple(
-            why(edges_of.get(group.id, ()), slot, group.fixed.slot) or () if group.fixed else ()
+            why(inside.of(group), slot, group.fixed.slot) or () if group.fixed else ()
             for slot, group in ((edge.producer, made), (edge.consumer, read))
         )
         cuts = [
             found
             for slot, group in ((edge.producer, made), (edge.consumer, read))
-            if group.fixed and (found := _cheapest(edges_of.get(group.id, ()), slot, group.fixed.slot, price))
+            if group.fixed and (found := _cheapest(inside.of(group), slot, group.fixed.slot, price))
         ]
         foreign = made.scheme == read.scheme and made.fixed is None and read.fixed is None
         yield Conflict(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import chain
 
-from qgraph.constraints.model import Edge, Group, Grouping, Kind, Requantize, SlotPlan
+from qgraph.constraints.model import Edge, Group, Grouping, Kind, Requantize, Same, SlotPlan
 from qgraph.ir.slots import makes_its_tensor, parts
 
 
@@ -82,16 +82,30 @@ def why_not(joined: Iterable[Edge], between: Iterable[Barrier], a: str, b: str) 
     return _shortest(_links(joined, between), a, b)
 
 
-def barriers(slots: Iterable[SlotPlan], grouping: Grouping, op_types: Mapping[str, str]) -> tuple[Barrier, ...]:
+def barriers(
+    slots: Iterable[SlotPlan],
+    grouping: Grouping,
+    op_types: Mapping[str, str],
+    dropped: Iterable[tuple[Same, str]] = (),
+) -> tuple[Barrier, ...]:
     """Everything that keeps neighbouring slots apart: requantizes, unquantized slots, ops that tie nothing. Sorted.
 
     Args:
         slots: all float slots of the run, quantized or not, in any order.
         op_types: by name of the op.
+        dropped: what the target would tie, each with the user's word against it.
     """
     plans = tuple(slots)
-    found = [*_requantized(grouping), *_unquantized(plans), *_across_ops(plans, op_types)]
+    untied = {(tie.a, tie.b): _untied(tie, override) for tie, override in dropped}
+    across = (one for one in _across_ops(plans, op_types) if (one.a, one.b) not in untied)
+    found = [*_requantized(grouping), *_unquantized(plans), *across, *untied.values()]
     return tuple(sorted(found, key=lambda barrier: (barrier.a, barrier.b)))
+
+
+def _untied(tie: Same, override: str) -> Barrier:
+    origin = tie.origin
+    reason = f"{override} drops the rule {origin.rule} at {origin.op} ({origin.op_type}), {origin.source}"
+    return Barrier(tie.a, tie.b, None, reason, f"no override {override}")
 
 
 def _requantized(grouping: Grouping) -> Iterator[Barrier]:
@@ -166,47 +180,46 @@ def _across(a: SlotPlan, b: SlotPlan, op: str, op_type: str) -> Barrier:
     return Barrier(a.slot, b.slot, None, reason, f"{ends} quantized, and {tie}")
 
 
-Links = Mapping[str, list[Edge | Barrier]]
+Link = Edge | Barrier
+Links = Mapping[str, list[Link]]
 """By slot, the edges and barriers that begin or end there."""
 
 
 def _links(joined: Iterable[Edge], between: Iterable[Barrier]) -> Links:
-    links: dict[str, list[Edge | Barrier]] = defaultdict(list)
-    every: Iterable[Edge | Barrier] = chain(joined, between)
+    links: dict[str, list[Link]] = defaultdict(list)
+    every: Iterable[Link] = chain(joined, between)
     for link in every:
         links[link.a].append(link)
         links[link.b].append(link)
     return links
 
 
-def _steps(links: Links, slot: str) -> list[Step]:
-    """The steps that begin at a slot. Made once a search comes by: in a large group most slots are never reached."""
-    steps = []
-    for link in links.get(slot, ()):
-        other = link.b if link.a == slot else link.a
-        if isinstance(link, Barrier):
-            steps.append(Step(slot, other, link.edge, link.reason, link.need))
-        else:
-            steps.append(Step(slot, other, link, None))
-    return sorted(steps, key=_rank)
+def _beyond(links: Links, slot: str) -> list[tuple[str, Link]]:
+    """What a slot is linked to, in the order in which to go there: by name, and a shared one before a barrier."""
+    found = [(link.b if link.a == slot else link.a, link) for link in links.get(slot, ())]
+    if len(found) > 1:
+        found.sort(key=_rank)
+    return found
 
 
-def _along(step: Step, a: str, b: str) -> Step:
-    """The step, with its edge pointing from `a` to `b`."""
-    edge = None if step.edge is None else replace(step.edge, a=a, b=b)
-    return Step(a, b, edge, step.barrier, step.need)
+def _rank(entry: tuple[str, Link]) -> tuple[str, bool, str, str]:
+    other, link = entry
+    edge = link.edge if isinstance(link, Barrier) else link
+    return other, isinstance(link, Barrier), "" if edge is None else edge.kind, "" if edge is None else edge.rule or ""
 
 
-def _rank(step: Step) -> tuple[str, bool, str, str]:
-    """Which of several steps to take: by name, and a shared one before a barrier."""
-    kind, rule = ("", "") if step.edge is None else (step.edge.kind, step.edge.rule or "")
-    return step.b, step.barrier is not None, kind, rule
+def _step(a: str, b: str, link: Link) -> Step:
+    """The step from `a` to `b` along a link, with its edge pointing that way."""
+    if isinstance(link, Barrier):
+        edge = None if link.edge is None else replace(link.edge, a=a, b=b)
+        return Step(a, b, edge, link.reason, link.need)
+    return Step(a, b, replace(link, a=a, b=b), None)
 
 
 def _shortest(links: Links, a: str, b: str) -> tuple[Step, ...] | None:
     """The chain with the fewest barriers and then the fewest steps (E. W. Dijkstra, 1959)."""
     start, goal = min(a, b), max(a, b)
-    came: dict[str, Step] = {}
+    came: dict[str, tuple[str, Link]] = {}
     best = {start: (0, 0)}
     waiting = [(0, 0, 0, start)]
     pushed = 0
@@ -214,19 +227,20 @@ def _shortest(links: Links, a: str, b: str) -> tuple[Step, ...] | None:
         barriers_before, length, _, slot = heappop(waiting)
         if (barriers_before, length) > best[slot]:
             continue
-        for step in _steps(links, slot):
-            reached = (barriers_before + (step.barrier is not None), length + 1)
-            if step.b not in best or reached < best[step.b]:
-                best[step.b], came[step.b] = reached, step
+        for other, link in _beyond(links, slot):
+            reached = (barriers_before + isinstance(link, Barrier), length + 1)
+            if other not in best or reached < best[other]:
+                best[other], came[other] = reached, (slot, link)
                 pushed += 1  # among equals, first come, first served: what comes first depends on names only
-                heappush(waiting, (*reached, pushed, step.b))
+                heappush(waiting, (*reached, pushed, other))
     if goal not in best:
         return None
     backwards = []
     slot = goal
     while slot != start:
-        backwards.append(came[slot])
-        slot = came[slot].a
+        before, link = came[slot]
+        backwards.append((before, slot, link))
+        slot = before
     if a == start:
-        return tuple(_along(step, step.a, step.b) for step in reversed(backwards))
-    return tuple(_along(step, step.b, step.a) for step in backwards)
+        return tuple(_step(before, after, link) for before, after, link in reversed(backwards))
+    return tuple(_step(after, before, link) for before, after, link in backwards)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qgraph.constraints.conflicts import bearable_schemes
@@ -20,6 +21,7 @@ class Problem:
 
     Attributes:
         slots: names, sorted; a slot's number is its place here.
+        place: the number of each slot.
         scheme: per slot, a number that equal schemes share; `schemes` has them by that number. Slots that are tied
             have the scheme that all of them can bear, if there is one.
         producers: per tensor edge, the slot that makes the tensor.
@@ -32,6 +34,7 @@ class Problem:
     """
 
     slots: tuple[str, ...]
+    place: Mapping[str, int]
     scheme: list[int]
     producers: list[int]
     consumers: list[int]
@@ -81,6 +84,7 @@ def number(constraints: Constraints) -> Problem:
         fixed.setdefault(i, set()).add((entry.scale, entry.offset, scheme[i]))
     return Problem(
         slots=slots,
+        place=place,
         scheme=scheme,
         producers=[place[edge.producer] for edge in constraints.tensors],
         consumers=[place[edge.consumer] for edge in constraints.tensors],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import compress
 
 from qgraph.constraints.conflicts import find_conflicts, same_edge
 from qgraph.constraints.families import Problem, find_families, number
@@ -18,6 +20,7 @@ from qgraph.constraints.model import (
     TensorEdge,
 )
 from qgraph.constraints.solver import solve_sets
+from qgraph.constraints.union_find import UnionFind
 from qgraph.errors import ConflictError
 
 
@@ -37,26 +40,49 @@ def solve_groups(constraints: Constraints, *, force_overlap: bool, joins: Iterab
     """
     problem = number(constraints)
     sets = solve_sets(problem, find_families(problem), force_overlap=force_overlap)
-    place = {slot: number for number, slot in enumerate(problem.slots)}
     for producer, consumer in joins:
-        sets.union(place[producer], place[consumer])
-    roots = sets.roots()
-    root_of = dict(zip(problem.slots, roots, strict=True))
-    joined = _joined_edges(constraints, root_of)
-    groups = _groups(constraints, problem, roots)
-    group_of = {slot: group for group in groups for slot in group.slots}
-    cut = [edge for edge in constraints.tensors if root_of[edge.producer] != root_of[edge.consumer]]
-    _raise_conflicts(constraints, group_of, joined, cut)
-    return Grouping(
-        groups=tuple(sorted(groups, key=lambda group: group.id)),
+        sets.union(problem.place[producer], problem.place[consumer])
+    grouping, cut = _grouping(constraints, problem, sets.roots())
+    group_of = {slot: group for group in grouping.groups for slot in group.slots}
+    _raise_conflicts(constraints, group_of, grouping.joined, cut)
+    return grouping
+
+
+def group_equals(constraints: Constraints, parameters: Mapping[str, object]) -> Grouping:
+    """The groups that a model quantized elsewhere has: slots that a rule or a tensor ties, with equal parameters.
+
+    Args:
+        constraints: with the schemes that the slots have there, and only such prescriptions as are kept there.
+        parameters: by slot, of all that are quantizable, the scheme included; what is equal shares.
+    """
+    kept = tuple(tie for tie in constraints.same if parameters[tie.a] == parameters[tie.b])
+    problem = number(replace(constraints, same=kept))
+    sets = UnionFind(len(problem.slots))
+    place = problem.place
+    for tie in kept:
+        sets.union(place[tie.a], place[tie.b])
+    for edge in constraints.tensors:
+        if parameters[edge.producer] == parameters[edge.consumer]:
+            sets.union(place[edge.producer], place[edge.consumer])
+    return _grouping(replace(constraints, same=kept), problem, sets.roots())[0]
+
+
+def _grouping(constraints: Constraints, problem: Problem, roots: list[int]) -> tuple[Grouping, list[TensorEdge]]:
+    """The groups of sets that are known, and the tensor edges between them."""
+    ends = zip(problem.producers, problem.consumers, strict=True)
+    is_cut = [roots[producer] != roots[consumer] for producer, consumer in ends]
+    cut = list(compress(constraints.tensors, is_cut))
+    grouping = Grouping(
+        groups=tuple(sorted(_groups(constraints, problem, roots), key=lambda group: group.id)),
         requantizes=tuple(
             sorted(
                 (Requantize(edge.tensor, edge.consumer, edge.producer) for edge in cut),
                 key=lambda requantize: requantize.slot,
             )
         ),
-        joined=joined,
+        joined=_joined_edges(constraints, problem, roots, is_cut),
     )
+    return grouping, cut
 
 
 def group_id(slots: Iterable[str]) -> str:
@@ -65,39 +91,40 @@ def group_id(slots: Iterable[str]) -> str:
     return f"g{digest.hexdigest()[:12]}"
 
 
-def _joined_edges(constraints: Constraints, root_of: Mapping[str, int]) -> tuple[Edge, ...]:
+def _joined_edges(constraints: Constraints, problem: Problem, roots: list[int], is_cut: list[bool]) -> tuple[Edge, ...]:
     """All `same` constraints, and the tensor edges whose ends are in one group."""
-    edges = [same_edge(tie) for tie in constraints.same if root_of[tie.a] == root_of[tie.b]]
+    place = problem.place
+    edges = [same_edge(tie) for tie in constraints.same if roots[place[tie.a]] == roots[place[tie.b]]]
     edges += [
         Edge(Kind.TENSOR, edge.producer, edge.consumer)
-        for edge in constraints.tensors
-        if root_of[edge.producer] == root_of[edge.consumer]
+        for edge, cut in zip(constraints.tensors, is_cut, strict=True)
+        if not cut
     ]
     return tuple(sorted(edges, key=lambda edge: (edge.a, edge.b, edge.kind, edge.rule or "")))
 
 
 def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> list[Group]:
-    place = {slot: number for number, slot in enumerate(problem.slots)}
-    members: dict[int, list[str]] = {}
-    masters: dict[int, str] = {}
-    for slot, root, made in zip(problem.slots, roots, problem.is_made, strict=True):
-        members.setdefault(root, []).append(slot)
+    members: dict[int, list[int]] = {}
+    masters: dict[int, int] = {}
+    for i, (root, made) in enumerate(zip(roots, problem.is_made, strict=True)):
+        members.setdefault(root, []).append(i)
         if made:
-            masters.setdefault(root, slot)
+            masters.setdefault(root, i)
     fixed = {entry.slot: entry for entry in reversed(constraints.fixed)}
-    prescribed = {roots[place[slot]] for slot in fixed}
+    prescribed = {roots[problem.place[slot]] for slot in fixed}
     derived = {entry.slot: entry for entry in constraints.derived}
     tensors = _tensors_by_slot(constraints.slots, problem)
     groups = []
-    for root, slots in members.items():
-        master = masters.get(root, slots[0])
+    for root, numbers in members.items():
+        master = masters.get(root, numbers[0])
+        slots = tuple(problem.slots[i] for i in numbers)
         groups.append(
             Group(
                 id=group_id(slots),
-                slots=tuple(slots),
-                tensors=tuple(sorted(tensors[slot] for slot in slots if slot in tensors)),
-                master=master,
-                scheme=problem.schemes[problem.scheme[place[master]]],
+                slots=slots,
+                tensors=tuple(sorted(tensors[i] for i in numbers if i in tensors)),
+                master=problem.slots[master],
+                scheme=problem.schemes[problem.scheme[master]],
                 fixed=next(fixed[slot] for slot in slots if slot in fixed) if root in prescribed else None,
                 derived=derived.get(slots[0]),
             )
@@ -105,14 +132,14 @@ def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> lis
     return groups
 
 
-def _tensors_by_slot(plans: Mapping[str, SlotPlan], problem: Problem) -> dict[str, str]:
+def _tensors_by_slot(plans: Mapping[str, SlotPlan], problem: Problem) -> dict[int, str]:
     """For each quantized tensor the slot where it is made or, if it is not quantized there, read first."""
-    speakers: dict[str, str] = {}
-    for slot, made in zip(problem.slots, problem.is_made, strict=True):
+    speakers: dict[str, int] = {}
+    for i, (slot, made) in enumerate(zip(problem.slots, problem.is_made, strict=True)):
         tensor = plans[slot].tensor
         if made or tensor not in speakers:
-            speakers[tensor] = slot
-    return {slot: tensor for tensor, slot in speakers.items()}
+            speakers[tensor] = i
+    return {i: tensor for tensor, i in speakers.items()}
 
 
 def _raise_conflicts(
@@ -120,9 +147,11 @@ def _raise_conflicts(
 ) -> None:
     found = tuple(map(str, find_conflicts(constraints, group_of, joined, cut)))
     if found:
+        more = f" | and {len(found) - 1} more" if len(found) > 1 else ""
+        wished = any("override: " in conflict for conflict in found)
         raise ConflictError(
             f"{len(found)} contradictions" if len(found) > 1 else "a contradiction",
-            f"in the constraints of {constraints.target}: {' | '.join(found)}",
-            "correct the rule pack, exclude an op, or force the overlap",
+            f"in the constraints of {constraints.target}: {found[0]}{more}",
+            "change these overrides" if wished else "correct the rule pack, exclude an op, or force the overlap",
             found,
         )

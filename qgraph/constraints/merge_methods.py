@@ -130,7 +130,16 @@ def parse_method(option: str, given: Given) -> MergeMethod | None:
     known = {_short(method): method for method in MergeMethod}
     if isinstance(given, str) and _short(given) in known:
         return known[_short(given)]
-    raise NotFoundError.among(f"method for {option}", str(given), known, f"use {', '.join(known)}")
+    raise NotFoundError.among(f"method for {in_words(option)}", str(given), known, f"use {', '.join(known)}")
+
+
+def in_words(option: str) -> str:
+    """An option as both the command line and Python callers know it.
+
+    >>> [in_words(option) for option in FAMILIES]
+    ['the elementwise merge', 'the concat merge', 'the averagepool merge', 'the resize merge']
+    """
+    return f"the {option.removesuffix('_method').removesuffix('_merge')} merge"
 
 
 def _short(name: str) -> str:

@@ -182,6 +182,7 @@ class Constraints:
     Attributes:
         slots: every slot on a float tensor, quantizable or not.
         tensors: only between quantizable slots.
+        remarks: what a user should know of their overrides, in words.
     """
 
     target: str
@@ -196,6 +197,7 @@ class Constraints:
     alignments: tuple[Alignment, ...] = ()
     ratios: tuple[Ratio, ...] = ()
     unlisted: tuple[Unlisted, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

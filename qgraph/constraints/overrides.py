@@ -16,6 +16,7 @@ different things of one tensor the later one holds.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -69,11 +70,21 @@ class Override:
         if self.action == Action.BITS:
             return f"{self.action} {self.selector}={self.bits}"
         if self.action == Action.PIN:
-            return f"{self.action} {self.selector}={self.scale!r}{'' if self.offset is None else f',{self.offset}'}"
+            scale = None if self.scale is None else shortest(self.scale)
+            return f"{self.action} {self.selector}={scale}{'' if self.offset is None else f',{self.offset}'}"
         return f"{self.action} {self.selector}{'' if self.other is None else f'={self.other}'}"
 
 
 Overrides = tuple[Override, ...]
+
+
+def shortest(scale: float) -> str:
+    """A float32 in the fewest digits that mean it, as a user would type it.
+
+    >>> shortest(to_float32(0.02))
+    '0.02'
+    """
+    return next(text for digits in range(1, 10) if to_float32(float(text := f"{scale:.{digits}g}")) == scale)
 
 
 def parse_override(text: str) -> Override:
@@ -133,6 +144,32 @@ def read_overrides(path: Path) -> Overrides:
     except PackError as error:
         raise UsageError("overrides that are not TOML", error.which, "correct the file at that place") from error
     return from_mapping(document, str(path))
+
+
+def as_toml(overrides: Iterable[Override]) -> str:
+    """Overrides as the text of a file that `read_overrides` reads.
+
+    >>> print(as_toml([Override(Action.BITS, "tensor:x", bits=16), Override(Action.FLOAT, "type:Add")]), end="")
+    float = ["type:Add"]
+    <BLANKLINE>
+    [bits]
+    "tensor:x" = 16
+    """
+    lists: dict[Action, list[str]] = {}
+    tables: dict[Action, dict[str, str]] = {}
+    for one in overrides:
+        if one.action == Action.BITS:
+            tables.setdefault(one.action, {})[one.selector] = str(one.bits)
+        elif one.action == Action.PIN:
+            offset = [] if one.offset is None else [one.offset]
+            tables.setdefault(one.action, {})[one.selector] = json.dumps([one.scale, *offset])
+        else:
+            entry = one.selector if one.other is None else [one.selector, one.other]
+            lists.setdefault(one.action, []).append(json.dumps(entry))
+    lines = [f"{action.replace('-', '_')} = [{', '.join(entries)}]" for action, entries in lists.items()]
+    for action, table in tables.items():
+        lines += ["", f"[{action}]", *(f"{json.dumps(selector)} = {value}" for selector, value in table.items())]
+    return "".join(f"{line}\n" for line in lines).lstrip("\n")
 
 
 def from_mapping(document: Mapping[str, object], origin: str = "overrides") -> Overrides:

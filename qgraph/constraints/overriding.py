@@ -7,13 +7,15 @@ it come out as for any other float op. Everything else is laid over them (`overr
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from types import MappingProxyType
 
+from qgraph.constraints.conflicts import same_edge
+from qgraph.constraints.explain import why
 from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
 from qgraph.constraints.model import Constraints, Fixed, Origin, Same, SlotPlan, Strength
+from qgraph.constraints.override_bits import around, with_bits
 from qgraph.constraints.overrides import Action, Override, Overrides
 from qgraph.constraints.participation import LeftFloat
 from qgraph.constraints.rule_pack import RulePack
@@ -23,8 +25,7 @@ from qgraph.constraints.slot_plans import BIAS, WEIGHT
 from qgraph.errors import UsageError
 from qgraph.ir.elements import Structure
 from qgraph.ir.graph import Graph
-from qgraph.ir.slots import graph_constant, graph_input, output_slot, parts
-from qgraph.tqc import Scheme
+from qgraph.ir.slots import parts
 
 
 def left_float(structure: Structure, overrides: Overrides) -> LeftFloat:
@@ -56,58 +57,112 @@ def constrain_overridden(
     if not overrides:
         return constrain(graph, pack, methods)
     structure = graph.structure
-    found = constrain(graph, pack, methods, left_float=left_float(structure, overrides))
-    return override(found, structure, overrides)
+    floats = left_float(structure, overrides)
+    _refuse_bits_of_floats(Selector(structure), floats, overrides)
+    found = override(constrain(graph, pack, methods, left_float=floats), pack, structure, overrides)
+    idle = _without_effect(constrain(graph, pack, methods), found, Selector(structure), overrides)
+    return replace(found, remarks=tuple(f"the override {entry} changes nothing" for entry in idle))
 
 
-def override(constraints: Constraints, structure: Structure, overrides: Overrides) -> Constraints:
+def override(constraints: Constraints, pack: RulePack, structure: Structure, overrides: Overrides) -> Constraints:
     """The constraints with other bits, pinned parameters, and the sharing that the user forces and forbids.
 
     Raises:
         NotFoundError: a selector means nothing.
         UsageError: an override cannot work on this model and target.
     """
-    found = constraints
-    makers = {
-        name: output_slot(op.name, index) for op in structure.ops for index, name in enumerate(op.outputs) if name
-    }
-    model = _Model(structure, Selector(structure), makers)
-    for action, apply in (
-        (Action.UNSHARE, _unshare),
-        (Action.FORCE_UNSHARE, _unshare),
-        (Action.SHARE, _share),
-    ):
-        for entry in overrides:
-            if entry.action == action:
-                found = apply(found, model, entry)
-    found = _with_bits(found, model, [entry for entry in overrides if entry.action == Action.BITS])
-    return _pinned(found, model, [entry for entry in overrides if entry.action == Action.PIN])
+    found, selector = constraints, Selector(structure)
+    for entry in _unsharing(overrides):
+        found = _unshare(found, selector, entry)
+    for entry in overrides:
+        if entry.action == Action.SHARE:
+            found = _share(found, selector, entry)
+    found = with_bits(found, selector, pack, [entry for entry in overrides if entry.action == Action.BITS])
+    return _pinned(found, selector, [entry for entry in overrides if entry.action == Action.PIN])
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model's names; `makers` has the output slot of each tensor that an op makes."""
+def dropped_ties(
+    graph: Graph, pack: RulePack, methods: MergeMethods, overrides: Overrides
+) -> tuple[tuple[Same, Override], ...]:
+    """The `same` constraints that the target has and the user dropped, each with the override that did it.
 
-    structure: Structure
-    selector: Selector
-    makers: Mapping[str, str]
+    Raises:
+        NotFoundError, UsageError: as `constrain_overridden`.
+    """
+    found = constrain(graph, pack, methods, left_float=left_float(graph.structure, overrides))
+    selector = Selector(graph.structure)
+    dropped: list[tuple[Same, Override]] = []
+    for entry in _unsharing(overrides):
+        left = _unshare(found, selector, entry)
+        kept = set(left.same)
+        dropped += [(tie, entry) for tie in found.same if tie not in kept]
+        found = left
+    return tuple(dropped)
 
-    def made_at(self, tensor: str) -> str:
-        """The slot where a tensor is made."""
-        if tensor in self.makers:
-            return self.makers[tensor]
-        return graph_input(tensor) if tensor in self.structure.inputs else graph_constant(tensor)
+
+def _unsharing(overrides: Overrides) -> Iterator[Override]:
+    """The overrides that drop sharing, in the order in which they are applied."""
+    for action in (Action.UNSHARE, Action.FORCE_UNSHARE):
+        yield from (entry for entry in overrides if entry.action == action)
+
+
+def _refuse_bits_of_floats(selector: Selector, floats: LeftFloat, overrides: Overrides) -> None:
+    """Raises UsageError where everything that is given bits is left in float."""
+    for entry in overrides:
+        if entry.action == Action.BITS:
+            found = selector.select(entry.selector)
+            reasons = [floats.ops.get(name) for name in found.ops] or [floats.tensors.get(n) for n in found.tensors]
+            if None not in reasons:
+                raise UsageError("left in float, and given bits", f"{entry}: {reasons[0]}", "keep one of the two")
+
+
+def _without_effect(
+    plain: Constraints, found: Constraints, selector: Selector, overrides: Overrides
+) -> Iterator[Override]:
+    """The overrides that could as well be left out: the target does it so, or a later one holds instead.
+
+    Args:
+        plain: without any override.
+        found: with all of them.
+    """
+    for number, entry in enumerate(overrides):
+        if entry in overrides[:number] or not _changes(entry, plain, found, selector):
+            yield entry
+
+
+def _changes(entry: Override, plain: Constraints, found: Constraints, selector: Selector) -> bool:
+    selected = selector.select(entry.selector)
+    source = f"override: {entry}"
+    if entry.action == Action.FLOAT:
+        ops, tensors = set(selected.ops), set(() if selected.ops else selected.tensors)
+        concerned = (plan for plan in plain.slots.values() if plan.tensor in tensors or parts(plan.slot).op in ops)
+        return any(plan.scheme is not None for plan in concerned)
+    if entry.action == Action.BITS:
+        tensors = set(around(selected.ops, found, selector)) or set(selected.tensors)
+        after = {slot: plan.scheme for slot, plan in found.slots.items() if plan.tensor in tensors}
+        return any(new and new.bits == entry.bits and new != plain.slots[slot].scheme for slot, new in after.items())
+    if entry.action == Action.PIN:
+        prescribed = {(one.slot, one.scale, one.offset) for one in plain.fixed}
+        mine = [one for one in found.fixed if one.origin.source == source]
+        return any((one.slot, one.scale, one.offset) not in prescribed for one in mine)
+    if entry.action == Action.SHARE:
+        ties = [(tie.a, tie.b) for tie in found.same if tie.origin.source == source]
+        others = [same_edge(tie) for tie in found.same if tie.origin.source != source]
+        return any(why(others, a, b) is None for a, b in ties)
+    return True  # an --unshare that drops nothing is refused
 
 
 # --- Sharing ------------------------------------------------------------------------------------------------------
 
 
-def _share(constraints: Constraints, model: _Model, entry: Override) -> Constraints:
+def _share(constraints: Constraints, selector: Selector, entry: Override) -> Constraints:
     slots = []
     for text in (entry.selector, entry.other or ""):
-        tensor = _one_tensor(model.selector.select(text), text, model, entry)
-        slots.append(_quantized(constraints, model, tensor, entry).slot)
+        tensor = _one_tensor(selector.select(text), text, selector, entry)
+        slots.append(_quantized(constraints, selector, tensor, entry).slot)
     a, b = slots
+    if a == b:
+        raise UsageError("a tensor shares with itself anyway", str(entry), "name two tensors")
     schemes = [constraints.slots[slot].scheme for slot in slots]
     if schemes[0] != schemes[1]:
         raise UsageError(
@@ -118,9 +173,9 @@ def _share(constraints: Constraints, model: _Model, entry: Override) -> Constrai
     return replace(constraints, same=tuple(ties))
 
 
-def _unshare(constraints: Constraints, model: _Model, entry: Override) -> Constraints:
+def _unshare(constraints: Constraints, selector: Selector, entry: Override) -> Constraints:
     """Without the ties that are meant: of the selected ops, at the selected tensors, or between two tensors."""
-    meant = _meant(constraints, model, entry)
+    meant = _meant(constraints, selector, entry)
     insists = entry.action == Action.FORCE_UNSHARE
     dropped = {tie for tie in meant if tie.strength != Strength.EXACT}
     required = next((tie for tie in meant if tie.strength == Strength.REQUIRED), None)
@@ -141,9 +196,9 @@ def _unshare(constraints: Constraints, model: _Model, entry: Override) -> Constr
     return replace(constraints, same=left, alignments=alignments)
 
 
-def _meant(constraints: Constraints, model: _Model, entry: Override) -> list[Same]:
+def _meant(constraints: Constraints, selector: Selector, entry: Override) -> list[Same]:
     tensor_of = {slot: plan.tensor for slot, plan in constraints.slots.items()}
-    chosen = model.selector.select(entry.selector)
+    chosen = selector.select(entry.selector)
     if entry.other is None:
         ops, tensors = set(chosen.ops), set() if chosen.ops else set(chosen.tensors)
         return [
@@ -152,117 +207,24 @@ def _meant(constraints: Constraints, model: _Model, entry: Override) -> list[Sam
             if tie.origin.op in ops or tensor_of[tie.a] in tensors or tensor_of[tie.b] in tensors
         ]
     pair = {
-        _one_tensor(chosen, entry.selector, model, entry),
-        _one_tensor(model.selector.select(entry.other), entry.other, model, entry),
+        _one_tensor(chosen, entry.selector, selector, entry),
+        _one_tensor(selector.select(entry.other), entry.other, selector, entry),
     }
+    if len(pair) == 1:
+        raise UsageError("a tensor shares with itself anyway", str(entry), "name two tensors")
     return [tie for tie in constraints.same if {tensor_of[tie.a], tensor_of[tie.b]} == pair]
-
-
-# --- Bits ---------------------------------------------------------------------------------------------------------
-
-
-def _with_bits(constraints: Constraints, model: _Model, entries: list[Override]) -> Constraints:
-    """The selected tensors, and all that rules tie to them, in other bits.
-
-    An op stands for the tensors that it reads and makes, apart from weight and bias.
-    """
-    asked: dict[str, Override] = {}
-    with_scheme = {plan.tensor for plan in constraints.slots.values() if plan.scheme is not None}
-    for entry in entries:
-        found = model.selector.select(entry.selector)
-        tensors = tuple(dict.fromkeys([*_around(found.ops, constraints, model), *([] if found.ops else found.tensors)]))
-        quantized = [name for name in tensors if name in with_scheme]
-        if not quantized:
-            raise UsageError("nothing there is quantized", str(entry), "see qgraph coverage for the reasons")
-        asked |= dict.fromkeys(quantized, entry)
-    if not asked:
-        return constraints
-    wanted = _spread(asked, constraints)
-    slots = {
-        slot: replace(plan, scheme=_in_bits(plan.scheme, wanted[plan.tensor].bits or plan.scheme.bits))
-        if plan.scheme is not None and plan.tensor in wanted and plan.role != BIAS
-        else plan
-        for slot, plan in constraints.slots.items()
-    }
-    fixed = tuple(_rescaled(entry, constraints.slots[entry.slot], slots[entry.slot]) for entry in constraints.fixed)
-    return replace(constraints, slots=MappingProxyType(slots), fixed=fixed)
-
-
-def _around(names: Iterable[str], constraints: Constraints, model: _Model) -> Iterator[str]:
-    """The values that ops read and make; where an op is fused with the next one, what that one makes."""
-    inside = {pair.producer: pair.consumer for pair in constraints.fused}
-    ops = model.selector.ops
-    for name in names:
-        op = ops[name]
-        for index, tensor in enumerate(op.inputs):
-            plan = constraints.slots.get(f"{name}:in:{index}")
-            if tensor is not None and plan is not None and plan.role not in (WEIGHT, BIAS):
-                yield tensor
-        for index, tensor in enumerate(op.outputs):
-            slot, made = output_slot(name, index), tensor
-            while slot in inside:
-                reader = parts(inside[slot]).op
-                assert reader is not None
-                slot, made = output_slot(reader, 0), ops[reader].outputs[0]
-            if made is not None:
-                yield made
-
-
-def _spread(asked: Mapping[str, Override], constraints: Constraints) -> dict[str, Override]:
-    """What is asked of each tensor, and of all that `same` rules tie to it.
-
-    Raises:
-        UsageError: two tensors that are tied are asked to have different bits.
-    """
-    neighbours: dict[str, set[str]] = {}
-    for tie in constraints.same:
-        a, b = constraints.slots[tie.a].tensor, constraints.slots[tie.b].tensor
-        neighbours.setdefault(a, set()).add(b)
-        neighbours.setdefault(b, set()).add(a)
-    wanted = dict(asked)
-    waiting = deque(sorted(asked))
-    while waiting:
-        tensor = waiting.popleft()
-        for other in sorted(neighbours.get(tensor, ())):
-            if other not in wanted:
-                wanted[other] = wanted[tensor]
-                waiting.append(other)
-            elif wanted[other].bits != wanted[tensor].bits:
-                both = f"{tensor} ({wanted[tensor]}) and {other} ({wanted[other]})"
-                raise UsageError("tensors that share need the same bits", both, "ask the same of both, or unshare them")
-    return wanted
-
-
-def _in_bits(scheme: Scheme, bits: int) -> Scheme:
-    """The scheme in another width; a range that leaves out the lowest integer keeps doing so."""
-    low = -(1 << (bits - 1)) if scheme.signed else 0
-    high = low + (1 << bits) - 1
-    lowest = -(1 << (scheme.bits - 1)) if scheme.signed else 0
-    return replace(scheme, bits=bits, quant_min=low + (scheme.quant_min > lowest), quant_max=high)
-
-
-def _rescaled(fixed: Fixed, before: SlotPlan, after: SlotPlan) -> Fixed:
-    """What the target prescribes, in another width: the same real range, in finer or coarser steps."""
-    assert before.scheme is not None
-    assert after.scheme is not None
-    more = after.scheme.bits - before.scheme.bits
-    if more == 0:
-        return fixed
-    offset = round(fixed.offset * 2.0**more)
-    offset = max(after.scheme.quant_min, min(after.scheme.quant_max, offset))
-    return replace(fixed, scale=math.ldexp(fixed.scale, -more), offset=offset)
 
 
 # --- Pinned parameters --------------------------------------------------------------------------------------------
 
 
-def _pinned(constraints: Constraints, model: _Model, entries: list[Override]) -> Constraints:
+def _pinned(constraints: Constraints, selector: Selector, entries: list[Override]) -> Constraints:
     pins: dict[str, Fixed] = {}
     for entry in entries:
-        found = model.selector.select(entry.selector)
-        tensors = found.tensors or tuple(_made(found, model))
+        found = selector.select(entry.selector)
+        tensors = found.tensors or tuple(_made(found, selector))
         for tensor in tensors:
-            plan = _quantized(constraints, model, tensor, entry)
+            plan = _quantized(constraints, selector, tensor, entry)
             pins[plan.slot] = _pin(plan, entry)
     if not pins:
         return constraints
@@ -294,23 +256,23 @@ def _pin(plan: SlotPlan, entry: Override) -> Fixed:
 # --- What a selector means where one tensor is needed ----------------------------------------------------------------
 
 
-def _made(found: Selection, model: _Model) -> Iterator[str]:
+def _made(found: Selection, selector: Selector) -> Iterator[str]:
     """What selected ops make."""
     for name in found.ops:
-        yield from (tensor for tensor in model.selector.ops[name].outputs if tensor in model.selector.tensors)
+        yield from (tensor for tensor in selector.ops[name].outputs if tensor in selector.tensors)
 
 
-def _one_tensor(found: Selection, text: str, model: _Model, entry: Override) -> str:
-    tensors = found.tensors or tuple(_made(found, model))
+def _one_tensor(found: Selection, text: str, selector: Selector, entry: Override) -> str:
+    tensors = found.tensors or tuple(_made(found, selector))
     if len(tensors) != 1:
         shown = f"{', '.join(sorted(tensors)[:3])}{', …' if len(tensors) > 3 else ''}"
         raise UsageError("this needs one tensor", f"{entry}: {text} means {shown or 'none'}", "name one")
     return tensors[0]
 
 
-def _quantized(constraints: Constraints, model: _Model, tensor: str, entry: Override) -> SlotPlan:
+def _quantized(constraints: Constraints, selector: Selector, tensor: str, entry: Override) -> SlotPlan:
     """The plan where a tensor is made; it must be quantized."""
-    plan = constraints.slots.get(model.made_at(tensor))
+    plan = constraints.slots.get(selector.made_at(tensor))
     if plan is None or plan.scheme is None:
         reason = "a bias only" if plan is None else plan.reason
         raise UsageError("the tensor is not quantized", f"{entry}: {tensor}: {reason}", "name one that is")

@@ -88,7 +88,10 @@ def _lineage(name: str) -> list[_File]:
         folder = files[-1].folder
         identity = _identity(parent, folder)
         if identity in seen:
-            raise PackError("rule packs that inherit from each other", f"{name}: {parent}", "take one `inherits` out")
+            itself = len(files) == 1
+            what = "a rule pack that inherits from itself" if itself else "rule packs that inherit from each other"
+            cure = "name another pack, or take `inherits` out" if itself else "take one `inherits` out"
+            raise PackError(what, f"{name}: {parent}", cure)
         seen.add(identity)
         try:
             files.append(_read(parent, folder, inherited=True))

@@ -7,6 +7,7 @@ The tables of a pack::
                      inherited rules that do not hold), not_quantized (op types of the inherited pack that stay float)
     [activation]     bits, signed, symmetric, quant_min, quant_max, power_of_two
     [weight]         the same, and granularity ("per_tensor" or "per_channel"), reduced_range, reduce_range
+    [[activation_width]]  as [activation], and source: how activations are in other bits, where not alike
     [bias]           as [activation]
     [[quantizable]]  ops, when, minimum_opset, only_after_quantized, source
     [[same]]         name, ops, inputs, outputs, strength, direction ("input" or "output"), when, across,
@@ -29,30 +30,23 @@ pack of that status it is the default. Every table of a rule may say for which v
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 
-from qgraph.constraints.conditions import Condition, Scalar
 from qgraph.constraints.fields import Fields
 from qgraph.constraints.merge_methods import FAMILIES, UNCHANGED, MergeMethod, MergeMethods
-from qgraph.constraints.model import Direction, Strength
 from qgraph.constraints.rule_pack import (
+    ActivationWidth,
     FixedRule,
-    FusionRule,
-    NoValueRule,
-    Place,
-    QuantizableRule,
     RatioRule,
     RulePack,
     SameRule,
-    Slots,
     WeightedRule,
     WeightFormat,
 )
+from qgraph.constraints.rule_reader import fixed, fusion, no_value, quantizable, ratio, same, source_of, weighted
 from qgraph.errors import PackError, UsageError
-from qgraph.tqc import Scheme, to_float32
+from qgraph.tqc import Scheme
 
 _FALLBACK = Scheme(8, signed=True, symmetric=True, quant_min=-128, quant_max=127)
 """Stands in for a scheme with a mistake while the rest of the pack is checked; never leaves this module."""
@@ -103,14 +97,17 @@ def read_pack(
         can_requantize=header.boolean("can_requantize"),
         quantize_unlisted=header.choice("unlisted", ("float", "quantize")) == "quantize",
         unlisted_reason=header.text("unlisted_reason"),
-        quantizable=tuple(_quantizable(entry) for entry in entries("quantizable")),
-        same=tuple(_same(entry) for entry in entries("same")),
-        fixed=tuple(_fixed(entry, activation) for entry in entries("fixed")),
-        weighted=tuple(_weighted(entry) for entry in entries("weighted")),
-        fusions=tuple(_fusion(entry) for entry in entries("fusion")),
-        no_values=tuple(_no_value(entry) for entry in entries("no_value")),
+        quantizable=tuple(quantizable(entry) for entry in entries("quantizable")),
+        same=tuple(same(entry) for entry in entries("same")),
+        fixed=tuple(fixed(entry, activation) for entry in entries("fixed")),
+        weighted=tuple(weighted(entry) for entry in entries("weighted")),
+        fusions=tuple(fusion(entry) for entry in entries("fusion")),
+        no_values=tuple(no_value(entry) for entry in entries("no_value")),
         merge_methods=_merge_methods(top.optional_table("merge_methods")),
-        ratios=tuple(_ratio(entry) for entry in entries("ratio")),
+        ratios=tuple(ratio(entry) for entry in entries("ratio")),
+        widths=tuple(
+            ActivationWidth(source=source_of(entry), scheme=_scheme(entry)) for entry in entries("activation_width")
+        ),
         status=status,
         inherits=inherits,
     )
@@ -155,6 +152,11 @@ def _scheme(fields: Fields) -> Scheme:
     return _checked_scheme(fields, bits, low, high, signed=signed, symmetric=symmetric, power_of_two=power_of_two)
 
 
+def _width(fields: Fields) -> ActivationWidth:
+    source = source_of(fields)
+    return ActivationWidth(_scheme(fields), source)
+
+
 def _checked_scheme(
     fields: Fields, bits: int, low: int, high: int, *, signed: bool, symmetric: bool, power_of_two: bool
 ) -> Scheme:
@@ -162,6 +164,9 @@ def _checked_scheme(
         return _FALLBACK
     if not 2 <= bits <= 32:
         fields.mistake("bits", f"{bits} is not from 2 to 32", "choose a width in that range")
+        return _FALLBACK
+    if high - low < 1 << (bits - 1):
+        fields.mistake("bits", f"{bits} are more than [{low}, {high}] needs", "give bits and range that go together")
         return _FALLBACK
     try:
         return Scheme(bits, signed, symmetric, low, high, None, power_of_two)
@@ -184,125 +189,6 @@ def _weight_format(fields: Fields) -> WeightFormat:
         fields.mistake("reduced_range", f"{list(reduced)} is no part of the full range", cure)
         return WeightFormat(scheme, per_channel, None, reduce_range)
     return WeightFormat(scheme, per_channel, (reduced[0], reduced[1]), reduce_range)
-
-
-def _quantizable(fields: Fields) -> QuantizableRule:
-    rule = QuantizableRule(
-        ops=fields.texts("ops"),
-        source=fields.text("source"),
-        when=_conditions(fields, "when"),
-        minimum_opset=fields.integer("minimum_opset", default=1),
-        only_after_quantized=fields.boolean("only_after_quantized", default=False),
-    )
-    fields.refuse_unknown()
-    return rule
-
-
-def _same(fields: Fields) -> SameRule:
-    direction = fields.optional_choice("direction", tuple(Direction))
-    rule = SameRule(
-        name=fields.text("name"),
-        ops=fields.texts("ops"),
-        inputs=_slots(fields, "inputs"),
-        outputs=_slots(fields, "outputs"),
-        strength=Strength(fields.choice("strength", tuple(Strength))),
-        source=_source(fields),
-        when=_conditions(fields, "when"),
-        direction=None if direction is None else Direction(direction),
-        across=fields.optional_text("across"),
-    )
-    alone = rule.inputs == () or (rule.outputs == () and rule.inputs is not None and len(rule.inputs) < 2)
-    if alone and rule.across is None:
-        fields.mistake("inputs", "ties no two slots", "name inputs and outputs, or at least two inputs")
-    fields.refuse_unknown()
-    return rule
-
-
-def _fixed(fields: Fields, activation: Scheme) -> FixedRule:
-    rule = FixedRule(
-        name=fields.text("name"),
-        ops=fields.texts("ops"),
-        outputs=_slots(fields, "outputs"),
-        scale=_scale(fields),
-        offset=fields.integer("offset"),
-        source=_source(fields),
-        when=_conditions(fields, "when"),
-    )
-    if not fields.broken and not activation.quant_min <= rule.offset <= activation.quant_max:
-        span = f"[{activation.quant_min}, {activation.quant_max}]"
-        fields.mistake("offset", f"{rule.offset} is outside the activations' range", f"choose one in {span}")
-    fields.refuse_unknown()
-    return rule
-
-
-def _scale(fields: Fields) -> float:
-    given = fields.scalar("scale")
-    try:
-        scale = to_float32(float(Fraction(given)))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        scale = 0.0
-    if not scale > 0 and not fields.broken:
-        fields.mistake("scale", f"{given!r} is not a positive number", 'write a number or a fraction such as "1/256"')
-    return scale
-
-
-def _weighted(fields: Fields) -> WeightedRule:
-    rule = WeightedRule(
-        name=fields.text("name"),
-        ops=fields.texts("ops"),
-        weight=fields.integer("weight"),
-        bias=fields.optional_integer("bias"),
-        axis=fields.optional_integer("axis"),
-        source=_source(fields),
-        when=_conditions(fields, "when"),
-        input_axis=fields.optional_integer("input_axis"),
-    )
-    if rule.weight < 1 or (rule.bias is not None and rule.bias < 1):
-        fields.mistake("weight, bias", "input 0 is the activation", "name other inputs")
-    fields.refuse_unknown()
-    return rule
-
-
-def _fusion(fields: Fields) -> FusionRule:
-    rule = FusionRule(
-        name=fields.text("name"),
-        producers=fields.texts_or_all("producers"),
-        consumers=fields.texts("consumers"),
-        source=_source(fields),
-        producer_when=_conditions(fields, "producer_when"),
-        when=_conditions(fields, "when"),
-    )
-    fields.refuse_unknown()
-    return rule
-
-
-def _ratio(fields: Fields) -> RatioRule:
-    bounds = {bound: fields.optional_number(bound) for bound in ("above", "below", "at_least", "at_most")}
-    rule = RatioRule(
-        name=fields.text("name"),
-        ops=fields.texts("ops"),
-        numerator=_places(fields, "numerator"),
-        denominator=_places(fields, "denominator") if fields.has("denominator") else (),
-        source=_source(fields),
-        when=_conditions(fields, "when"),
-        **bounds,
-    )
-    if all(bound is None for bound in bounds.values()):
-        fields.mistake("above, below, at_least, at_most", "none is given", "say what bounds the ratio")
-    fields.refuse_unknown()
-    return rule
-
-
-def _places(fields: Fields, key: str) -> tuple[Place, ...]:
-    """Sides and indices, written ``in:0`` or ``out:all``."""
-    places: list[Place] = []
-    for text in fields.texts(key):
-        side, _, index = text.partition(":")
-        if side not in ("in", "out") or not (index == "all" or index.isdecimal()):
-            fields.mistake(key, f"{text!r} is no slot of an op", 'write "in:0", "out:0", "in:all"')
-            continue
-        places.append((side, None if index == "all" else int(index)))
-    return tuple(places)
 
 
 def _in_force(fields: Fields, wanted: Version | None) -> bool:
@@ -335,72 +221,9 @@ def _version(text: str) -> Version:
     return tuple(numbers)
 
 
-def _no_value(fields: Fields) -> NoValueRule:
-    rule = NoValueRule(
-        ops=fields.texts("ops"),
-        inputs=_slots(fields, "inputs"),
-        reason=fields.text("reason"),
-        constants_only=fields.boolean("constants_only", default=False),
-    )
-    fields.refuse_unknown()
-    return rule
-
-
 def _merge_methods(fields: Fields | None) -> MergeMethods:
     if fields is None:
         return UNCHANGED
     given = {option: fields.optional_choice(option, tuple(MergeMethod)) for option in FAMILIES}
     fields.refuse_unknown()
     return MergeMethods(**{option: None if name is None else MergeMethod(name) for option, name in given.items()})
-
-
-def _source(fields: Fields) -> str:
-    source = fields.text("source")
-    return f"reported: {source}" if fields.boolean("reported", default=fields.reported) else source
-
-
-def _slots(fields: Fields, key: str) -> Slots:
-    slots = fields.integers_or_all(key)
-    if slots is not None and any(index < 0 for index in slots):
-        fields.mistake(key, f"{list(slots)} has a negative index", "count from 0")
-    return slots
-
-
-def _conditions(fields: Fields, key: str) -> tuple[Condition, ...]:
-    return tuple(_condition(entry) for entry in fields.tables(key))
-
-
-def _condition(fields: Fields) -> Condition:
-    default = fields.optional_scalar("default")
-    one_of, none_of = fields.scalars("one_of"), fields.scalars("none_of")
-    condition = Condition(
-        input=fields.optional_integer("input"),
-        attribute=fields.optional_text("attribute"),
-        default=None if default is None else _comparable(default),
-        one_of=None if one_of is None else tuple(_comparable(value) for value in one_of),
-        none_of=tuple(_comparable(value) for value in none_of or ()),
-        constant=fields.optional_boolean("constant"),
-        dimension=fields.optional_integer("dimension"),
-    )
-    if condition.input is None and condition.attribute is None:
-        fields.mistake("input, attribute", "neither is given", "name the parameter that the condition is about")
-    if one_of is None and none_of is None and condition.constant is None:
-        fields.mistake("one_of, none_of, constant", "none is given", "say what must hold")
-    if one_of is not None and none_of is not None:
-        fields.mistake("one_of, none_of", "both are given", "keep one")
-    if condition.constant is not None and condition.input is None:
-        fields.mistake("constant", "given without an input", "name the input")
-    if condition.dimension is not None and (condition.input is None or condition.dimension < 0):
-        fields.mistake("dimension", "needs an input, and counts from 0", "name the input and its dimension")
-    fields.refuse_unknown()
-    return condition
-
-
-def _comparable(value: Scalar) -> Scalar:
-    """Parameters of a model are float32, so what they are compared with is rounded to it."""
-    if isinstance(value, str):
-        return value
-    try:
-        return to_float32(float(value))
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf

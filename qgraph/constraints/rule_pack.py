@@ -174,6 +174,14 @@ class WeightFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivationWidth:
+    """How activations are quantized where a user asks for other bits than the target's usual ones."""
+
+    scheme: Scheme
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class RulePack:
     """A target.
 
@@ -187,6 +195,8 @@ class RulePack:
         quantize_unlisted: whether ops that the pack does not name are quantized (without rules) or stay float.
         unlisted_reason: why they stay float.
         merge_methods: the target's choice for each alignment option that the user leaves open.
+        widths: of activations in other bits, where the target has them otherwise than in its usual ones; in bits that
+            are not among them everything but the range stays.
     """
 
     name: str
@@ -206,5 +216,6 @@ class RulePack:
     no_values: tuple[NoValueRule, ...] = ()
     merge_methods: MergeMethods = UNCHANGED
     ratios: tuple[RatioRule, ...] = ()
+    widths: tuple[ActivationWidth, ...] = ()
     status: str = "documented"
     inherits: str | None = None

@@ -20,6 +20,10 @@ from functools import cached_property
 
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.ir.elements import Op, Structure
+from qgraph.ir.slots import graph_constant, graph_input, output_slot
+
+SHOWN = 12
+"""Types of ops that an error lists."""
 
 KINDS = ("op", "tensor", "type", "re", "path", "between")
 
@@ -48,6 +52,17 @@ class Selector:
     def tensors(self) -> frozenset[str]:
         """Names of the float tensors."""
         return frozenset(tensor.name for tensor in self.structure.tensors if tensor.is_float)
+
+    @cached_property
+    def _makers(self) -> dict[str, str]:
+        ops = self.structure.ops
+        return {name: output_slot(op.name, index) for op in ops for index, name in enumerate(op.outputs) if name}
+
+    def made_at(self, tensor: str) -> str:
+        """The slot where a tensor is made."""
+        if tensor in self._makers:
+            return self._makers[tensor]
+        return graph_input(tensor) if tensor in self.structure.inputs else graph_constant(tensor)
 
     def select(self, text: str) -> Selection:
         """The ops and tensors that a selector means.
@@ -162,5 +177,8 @@ def _regex(text: str) -> re.Pattern[str]:
 def _unknown(kind: str, text: str, known: Iterable[str]) -> NotFoundError:
     """The error for a selector that means nothing; near matches are sought for its letters, not for its wildcards."""
     literal = re.sub(r"\\.|[*?^$()\[\]{}|+]", "", text) or text
-    error = NotFoundError.among(kind, literal, known, "see qgraph scales for tensors, qgraph groups for slots")
+    names = sorted(set(known))
+    shown = f"the model has {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"
+    cure = shown if kind == "op type" else "see qgraph scales for tensors, qgraph groups for slots"
+    error = NotFoundError.among(kind, literal, names, cure)
     return NotFoundError(error.what, text, error.cure)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +18,7 @@ from qgraph.ir.onnx_parse import parse
 from qgraph.ir.onnx_structure import read_structure
 from qgraph.ir.onnx_tensors import external_folder_entry, read_array
 from qgraph.ir.validate import validate
+from qgraph.objects import many_objects
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,7 @@ class ImportedModel:
         return external_folder_entry(self.folder)
 
 
+@many_objects()
 def load_model(path: Path) -> ImportedModel:
     """Read, check, fingerprint and normalise an ONNX model. No large weight is read unless it must be folded.
 
@@ -90,11 +89,6 @@ def load_model(path: Path) -> ImportedModel:
         ModelError: the file is missing, broken, not ONNX, not valid, of an opset that is not supported, or
             names external data that is missing or outside its folder.
     """
-    with _without_collection():
-        return _load(path)
-
-
-def _load(path: Path) -> ImportedModel:
     model, connections = parse(path)
     which = str(path)
     sort_nodes(model, connections.ops)
@@ -104,15 +98,3 @@ def _load(path: Path) -> ImportedModel:
     structure = read_structure(proto, digest, path.parent, origins)
     validate(structure, which)
     return ImportedModel(structure, proto, path)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Pause the cyclic garbage collector: on 100,000 ops its walks over live objects take a quarter of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -64,6 +64,8 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _windows_before_slices(nodes: Sequence[onnx.NodeProto]) -> dict[int, int]:
     """By index of each Slice of data: how many windows lie before it, as drawn above."""
+    if not any(node.op_type == "Slice" for node in nodes):
+        return {}
     reached: dict[str, tuple[int, bool]] = {}  # by tensor: windows before it, and whether a Slice came after the last
     behind = {}
     for index, node in enumerate(nodes):

@@ -5,6 +5,7 @@ Large external data is checked to be there, but not read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -39,9 +40,10 @@ def parse(path: Path) -> tuple[onnx.ModelProto, Structure]:
     """
     model = _read(path)
     which = str(path)
-    _check_support(model, which)
-    _unify_domains(model)
-    for tensor in all_tensors(model):
+    nodes = list(all_nodes(model))  # walked once: on large models a walk takes as long as reading the file
+    _check_support(model, nodes, which)
+    _unify_domains(model, nodes)
+    for tensor in all_tensors(model, nodes):
         check_data(tensor, path.parent)
     connections = _connections(model)
     validate(connections, which)
@@ -77,7 +79,7 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _check_support(model: onnx.ModelProto, which: str) -> None:
+def _check_support(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], which: str) -> None:
     opset, newest = standard_opset(model), onnx.defs.onnx_opset_version()
     if not opset:
         raise ModelError("the model names no operator set, or is cut off", which, EXPORT_AGAIN)
@@ -89,19 +91,19 @@ def _check_support(model: onnx.ModelProto, which: str) -> None:
         raise ModelError(f"opset {opset} is too new", which, cure)
     if not model.graph.node:
         raise ModelError("the model's graph has no ops", which, EXPORT_AGAIN)
-    if not all(isinstance(text, str) for text in texts(model)):
+    if not all(isinstance(text, str) for text in texts(model, nodes)):
         raise ModelError("a name that is not UTF-8", which, EXPORT_AGAIN)
-    if has_sparse(model):
+    if has_sparse(model, nodes):
         raise ModelError("sparse weights are not supported", which, "store the weights as dense tensors")
 
 
-def _unify_domains(model: onnx.ModelProto) -> None:
+def _unify_domains(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
     """Write the standard domain as ``""`` everywhere; it may also be called ``ai.onnx``."""
     version = standard_opset(model)
     others = [entry for entry in model.opset_import if entry.domain not in STANDARD_DOMAINS]
     model.ClearField("opset_import")
     model.opset_import.extend([helper.make_opsetid("", version), *others])
-    for node in all_nodes(model):
+    for node in nodes:
         if node.domain == "ai.onnx":
             node.domain = ""
 

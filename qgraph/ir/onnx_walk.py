@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 
@@ -44,10 +44,10 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from nodes_within(iter(function.node))
 
 
-def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All dense tensors of a model: initializers and attributes, at any depth."""
+def all_tensors(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto] | None = None) -> Iterator[onnx.TensorProto]:
+    """All dense tensors of a model: initializers and attributes, at any depth; `nodes` are all of its nodes."""
     yield from model.graph.initializer
-    for node in all_nodes(model):
+    for node in all_nodes(model) if nodes is None else nodes:
         for attribute in node.attribute:
             kind = attribute.type
             if kind == _TENSOR:
@@ -58,9 +58,8 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from body.initializer
 
 
-def texts(model: onnx.ModelProto) -> Iterator[str]:
+def texts(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
     """All names in a model. Those that are not UTF-8 come as bytes: that is how protobuf hands them out."""
-    nodes = list(all_nodes(model))
     for graph in (model.graph, *(body for node in nodes for body in bodies(node))):
         for value in (*graph.input, *graph.output, *graph.value_info):
             yield value.name
@@ -74,16 +73,16 @@ def texts(model: onnx.ModelProto) -> Iterator[str]:
         yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
         for attribute in node.attribute:
             yield attribute.name
-    for tensor in all_tensors(model):
+    for tensor in all_tensors(model, nodes):
         yield tensor.name
 
 
-def has_sparse(model: onnx.ModelProto) -> bool:
+def has_sparse(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> bool:
     """Whether any weight is stored as a sparse tensor."""
     return bool(model.graph.sparse_initializer) or any(
         any(attribute.type in _SPARSE for attribute in node.attribute)
         or any(body.sparse_initializer for body in bodies(node))
-        for node in all_nodes(model)
+        for node in nodes
     )
 
 

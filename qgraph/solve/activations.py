@@ -17,7 +17,7 @@ from types import MappingProxyType
 from qgraph.calib.observers.catalog import AUTO, candidates_of
 from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.isotone import ISOTONE
-from qgraph.calib.observers.observe import Observer, ScaleAndOffset, has_signal, observe
+from qgraph.calib.observers.observe import Observer, ScaleAndOffset, has_signal, observe_all
 from qgraph.calib.observers.order import kept_of
 from qgraph.calib.statistics import EMPTY_STATISTICS, TensorStatistics, condition, merge
 from qgraph.constraints.model import Group
@@ -81,7 +81,7 @@ class Calibration:
         raise StatisticsError(
             "no statistics per channel were collected",
             f"{tensor}, axis {scheme.axis}",
-            "calibrate again with this target, or choose one that has activations per tensor",
+            "calibrate again, naming this target: then they are collected",
         )
 
     @property
@@ -148,8 +148,7 @@ def solve_activations(
     }
     tasks = _tasks({*alone.values(), *(one for several in together.values() for one in several)}, calibration)
     proposals = {}
-    for name, (observer, parameters) in calibration.candidates.items():
-        answers = _answers(tasks, observer, parameters, calibration.device)
+    for name, answers in _answers(tasks, calibration).items():
         solved = {
             group.id: given[group.id]
             if group.id in given
@@ -188,18 +187,20 @@ def _pooled(problem: Problem, calibration: Calibration) -> tuple[TensorStatistic
 
 
 def _answers(
-    tasks: Mapping[Problem, tuple[TensorStatistics, ...]],
-    observer: str | Observer,
-    parameters: Mapping[str, Parameter],
-    device: str,
-) -> dict[Problem, Answer]:
-    """Scale and offset of each channel of each problem."""
+    tasks: Mapping[Problem, tuple[TensorStatistics, ...]], calibration: Calibration
+) -> dict[str, dict[Problem, Answer]]:
+    """Scale and offset of each channel of each problem, by candidate."""
     statistics = [one for channels in tasks.values() for one in channels]
     schemes = [scheme for (_, scheme, _), channels in tasks.items() for _ in channels]
-    found = iter(observe(observer, statistics, schemes, device=device, parameters=parameters))
-    return {
-        problem: _filled(channels, [next(found) for _ in channels], problem[1]) for problem, channels in tasks.items()
-    }
+    candidates = calibration.candidates
+    found = observe_all(list(candidates.values()), statistics, schemes, device=calibration.device)
+    answers = {}
+    for name, several in zip(candidates, map(iter, found), strict=True):
+        answers[name] = {
+            problem: _filled(channels, [next(several) for _ in channels], problem[1])
+            for problem, channels in tasks.items()
+        }
+    return answers
 
 
 def _filled(channels: Sequence[TensorStatistics], answers: Sequence[ScaleAndOffset | None], scheme: Scheme) -> Answer:

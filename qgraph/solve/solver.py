@@ -102,7 +102,7 @@ def solve(
     solution = _solve_groups(constraints, grouping, roles, calibration, weights, biases, settings.weights, given)
     prices = {} if calibration is None else _requantize_prices(grouping, solution, calibration)
     records = _records(constraints, grouping, solution, calibration)
-    events = tuple(sorted((*solution.events, *told)))
+    events = tuple(sorted((*solution.events, *told, *constraints.remarks)))
     found = (*ratio_findings(constraints.ratios, records), *unlisted_findings(constraints))
     return RunData(settings, records, grouping, prices, events, solution.choices, found)
 
@@ -119,18 +119,19 @@ def _resolved(settings: RunSettings, *, shipped: bool) -> RunSettings:
 def _roles(constraints: Constraints, grouping: Grouping) -> _Roles:
     """Sort the groups by role. One with a weight in it is solved from weights; a bias that nothing derives waits."""
     home = {slot: group for group in grouping.groups for slot in group.slots}
-    members = {
-        group.id: tuple(sorted({constraints.slots[slot].tensor for slot in group.slots})) for group in grouping.groups
-    }
+    members = {}
     activations, weights, biases = [], [], []
     for group in grouping.groups:
+        plans = [constraints.slots[slot] for slot in group.slots]
+        members[group.id] = tuple(sorted({plan.tensor for plan in plans}))
+        roles = {plan.role for plan in plans}
         if group.derived is not None:
             tensor = constraints.slots[group.derived.slot].tensor
             sources = home.get(group.derived.activation), home.get(group.derived.weight)
             biases.append(BiasTask(group, group.derived, tensor, *sources))
-        elif any(constraints.slots[slot].role == "weight" for slot in group.slots):
+        elif "weight" in roles:
             weights.append(group)
-        elif any(constraints.slots[slot].role in ("activation", "constant") for slot in group.slots):
+        elif not roles.isdisjoint(("activation", "constant")):
             activations.append(group)
     return _Roles(tuple(activations), tuple(weights), tuple(biases), members)
 

@@ -74,7 +74,7 @@ def test_a_method_has_many_spellings(given: Given, method: MergeMethod | None) -
 
 
 def test_an_unknown_method_or_option_suggests_a_near_one() -> None:
-    with pytest.raises(NotFoundError, match=r"unknown method for resize_method: lage; did you mean large"):
+    with pytest.raises(NotFoundError, match=r"unknown method for the resize merge: lage; did you mean large"):
         merge_methods(resize_method="lage")
     with pytest.raises(NotFoundError, match=r"unknown option: resize_methods; did you mean resize_method"):
         merge_methods(resize_methods="large")
@@ -215,7 +215,7 @@ def test_none_is_refused_where_the_target_requires_the_rule_unless_forced(kind: 
     sketch = Sketch()
     sketch.op("Conv", "x", "c1")
     sketch.op(kind, "c1 y" if kind == "Concat" else "c1", "cat", mode="linear")
-    with pytest.raises(UsageError, match=rf'{option} cannot be None, tflite requires the rule {rule}.*"Force None"'):
+    with pytest.raises(UsageError, match=rf"merge cannot be none, tflite requires the rule {rule}.*force-none"):
         rules(sketch, {option: False}, target="tflite")  # type: ignore[misc]
     assert rules(sketch, {option: "Force None"}, target="tflite").same == ()  # type: ignore[misc]
 

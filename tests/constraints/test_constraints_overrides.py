@@ -139,7 +139,7 @@ def test_what_a_run_keeps_can_be_read_again() -> None:
     for text in ("float type:Resize", "bits a=4", "pin a=b=0.1,3", "share a=b", "unshare a", "force-unshare a=b"):
         again = str(parse_override(text))
         assert parse_override(again) == parse_override(text)
-    assert str(parse_override("pin x=0.1")) == "pin x=0.10000000149011612"
+    assert str(parse_override("pin x=0.1")) == "pin x=0.1"
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,17 @@ def test_an_op_in_other_bits_reads_and_makes_them_and_keeps_its_weight() -> None
 
 
 def test_what_is_prescribed_keeps_its_range_in_other_bits() -> None:
-    (fixed,) = over("bits tensor:s=16").fixed
+    (fixed,) = over("bits tensor:s=16", target=replace(load_pack("tflite"), widths=())).fixed
     assert (fixed.scale, fixed.offset) == (1 / 65536, -32768)
+
+
+def test_other_bits_are_quantized_as_the_target_has_them() -> None:
+    found = over("bits tensor:s=16", "bits tensor:enc.conv1.weight=4")
+    wide = {plan.scheme for plan in found.slots.values() if plan.scheme is not None and plan.scheme.bits == 16}
+    assert wide == {load_pack("tflite").widths[0].scheme}
+    assert [str(scheme) for scheme in wide] == ["int16 [-32768, 32767] symmetric per tensor"]
+    (fixed,) = found.fixed
+    assert (fixed.scale, fixed.offset) == (1 / 32768, 0)  # of a sigmoid: [-1, 1) holds its [0, 1)
 
 
 def test_the_later_width_holds_and_two_widths_for_one_group_are_refused() -> None:

@@ -63,6 +63,33 @@ def test_a_user_loads_a_pack_by_path(tmp_path: Path) -> None:
     assert pack.same[-1].outputs == ()
 
 
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("axis = 7", "Conv has no axis 7: at most 5 axes"),
+        ("axis = -6", "Conv has no axis -6"),
+        ("input_axis = 5", "Conv has no axis 5"),
+        ("input_axis = 0", "axis 0 of what Conv reads counts samples"),
+    ],
+)
+def test_a_channel_axis_that_cannot_be_is_refused_with_its_line(tmp_path: Path, field: str, told: str) -> None:
+    text = (
+        shipped_text("tflite")
+        + f"""
+[[weighted]]
+name = "odd"
+ops = ["Conv"]
+weight = 1
+{field}
+source = "mine"
+"""
+    )
+    line = text[: text.index(f"\n{field}\n") + 1].count("\n") + 1
+    found = mistakes_of(text, tmp_path)
+    assert f"line {line}: " in found
+    assert told in found
+
+
 def test_a_file_that_is_not_toml_is_told_with_its_place(tmp_path: Path) -> None:
     assert "line 1" in mistakes_of("[pack\n", tmp_path)
 

@@ -121,3 +121,17 @@ def test_a_ratio_needs_a_bound_and_slots(tmp_path: Path) -> None:
     told = mistakes(tmp_path, text)
     assert "line 5: ratio[1].above, below, at_least, at_most: none is given" in told
     assert "line 8: ratio[1].numerator: '0' is no slot of an op" in told
+
+
+def test_a_pack_that_inherits_from_itself_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('[pack]\nname = "own"\nversion = "1"\ninherits = "own.toml"\n')
+    with pytest.raises(PackError, match=r"inherits from itself: .*name another pack"):
+        load_pack(str(path))
+
+
+def test_more_bits_than_the_range_needs_are_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "nine.toml"
+    path.write_text('[pack]\nname = "nine"\nversion = "1"\ninherits = "tflite"\n[activation]\nbits = 9\n')
+    with pytest.raises(PackError, match=r"line 6: activation\.bits: 9 are more than \[-128, 127\] needs"):
+        load_pack(str(path))
