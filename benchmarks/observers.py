@@ -5,6 +5,7 @@
 
 The statistics of the models' tensors are collected once; groups are these tensors, taken in turn until there are
 enough of them. CPU time is that of this process, which computes on one thread; the least of the rounds is printed.
+Each observer is asked alone, and in the last column all of them at once, sharing what they have in common.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -23,7 +25,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 from development_models import MODELS  # noqa: E402
 
 import qgraph  # noqa: E402
-from qgraph.calib.observers.observe import SHIPPED, has_signal, observe  # noqa: E402
+from qgraph.calib.observers.observe import SHIPPED, has_signal, observe, observe_all  # noqa: E402
 from qgraph.calib.statistics import TensorStatistics  # noqa: E402
 from qgraph.tqc import Scheme  # noqa: E402
 
@@ -53,11 +55,16 @@ def measured(
     for count in groups:
         taken = list(islice(cycle(statistics), count))
         for scheme in SCHEMES:
-            for name in sorted(SHIPPED):
+            schemes = [SCHEMES[scheme]] * count
+            calls: dict[str, Callable[[], object]] = {
+                name: partial(observe, name, taken, schemes) for name in sorted(SHIPPED)
+            }
+            calls["together"] = partial(observe_all, [(name, None) for name in sorted(SHIPPED)], taken, schemes)
+            for name, call in calls.items():
                 seconds = []
                 for _ in range(rounds):
                     start = time.process_time()
-                    observe(name, taken, [SCHEMES[scheme]] * count)
+                    call()
                     seconds.append(time.process_time() - start)
                 yield name, scheme, count, min(seconds)
 
@@ -79,7 +86,7 @@ def main() -> None:
     for count in given.groups:
         for scheme in SCHEMES:
             seconds = [row[3] for row in rows if row[1:3] == (scheme, count)]
-            cells = " | ".join(f"{one:.2f} s" for one in [*seconds, sum(seconds)])
+            cells = " | ".join(f"{one:.2f} s" for one in seconds)
             print(f"| {count} | {scheme} | {cells} |")
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from qgraph import arguments
 from qgraph.constraints.merge_methods import MergeOptions
 from qgraph.constraints.overrides import Given as GivenOverrides
+from qgraph.errors import UsageError
 from qgraph.run import Run
 from qgraph.solve.run import ForceOverlap, Parameter
 
@@ -40,6 +42,9 @@ class Calibration:
         self.samples = samples
         self.resumed_from = resumed_from
         self.inferences = inferences
+
+    def __repr__(self) -> str:
+        return f"<Calibration {self.id} ({self.status}, {self.samples} samples) in {self._database!r}>"
 
     def solve(
         self,
@@ -81,3 +86,16 @@ class Calibration:
         from qgraph.jobs.calibrating import load_statistics  # heavy
 
         return load_statistics(self._database.store(), self.id)
+
+
+def own_reference(calibration: Calibration | str, location: str) -> str:
+    """The id of a calibration that must be of the database at a location.
+
+    Raises:
+        UsageError: it is of another one.
+    """
+    if not isinstance(calibration, Calibration):
+        return arguments.text("calibration", calibration, "pass its id, as c1")
+    if calibration.location != location:
+        raise UsageError("a calibration of another database", calibration.location, "pass one of this database")
+    return calibration.id

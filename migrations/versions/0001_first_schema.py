@@ -286,6 +286,8 @@ def _create_tables() -> None:
         sa.Column("calibration_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("sample", Text, nullable=False),
         sa.Column("multiplicity", sa.BigInteger(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=True),
+        sa.Column("origin", Text, nullable=True),
         sa.CheckConstraint("multiplicity >= 1", name=op.f("ck_calibration_samples_multiplicity")),
         sa.ForeignKeyConstraint(
             ["calibration_id"],

@@ -53,6 +53,11 @@ class Reader:
         raw = np.frombuffer(self.take(count * width), np.uint8).reshape(width, count)
         return np.ascontiguousarray(raw.T).reshape(-1).view(dtype).astype(dtype[1:], copy=False)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all of the payload was read."""
+        return self._at == len(self._data)
+
     def end(self) -> None:
         """Refuse a payload that goes on."""
         if self._at != len(self._data):

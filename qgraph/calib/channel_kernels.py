@@ -200,7 +200,7 @@ def add_binned_channels(
         else:
             finite_extremes(bits, tally[channel])
             parts[channel] = finite_part_of(row, lanes)
-            drop_nonfinite(row)
+            drop_nonfinite(buffer)  # which the row is then
         if low <= high:
             count_multiplicities(bits, low, high, cut, tally[channel], atoms, atom_counts[:, channel])
         if count_row(bits, counters[channel], base, as_bits[1] if in_place else np.int32(ALL_BUT_SIGN)):

@@ -151,9 +151,12 @@ class ChannelWindow:
 
     def _empty(self) -> None:
         """List what the counters hold."""
-        channel, side, place = np.nonzero(self.counters.reshape(-1, self._signs, WIDTH))
-        counts = self.counters.reshape(-1, self._signs, WIDTH)[channel, side, place]
-        self._add(channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 - LANES + place, counts)
+        counters = self.counters.reshape(-1)
+        (found,) = np.nonzero(counters)
+        row, place = np.divmod(found, WIDTH)
+        channel, side = np.divmod(row, self._signs)
+        keys = channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 - LANES + place
+        self._add(keys, counters[found])
         self.counters[:] = 0
         self._room = SHORT_COUNTS if self.counters.dtype == np.uint16 else LONG_COUNTS
 

@@ -15,7 +15,8 @@ All numbers are little endian; docs/statistics-format.md tells all of it::
         80    10  uint32: number of bins n, number of atoms a; uint8: number of channel parts, of row parts
         90   16a  float64 values, then int64 counts, of the atoms
              12n  differences of the bins (uint32), counts (int64), as in `qgraph.calib.byte_planes`
-                  provenance, channel parts, row parts: see `qgraph.calib.codec_parts`
+                  provenance, channel parts, row parts, states of users' statistics if there are
+                  any: see `qgraph.calib.codec_parts`
 
 About one byte per bin is left of it. The digest is checked before anything is decompressed, and a payload that is
 longer than announced is not decompressed to its end, so no blob makes a reader allocate what it does not need.
@@ -34,9 +35,11 @@ from numpy.typing import NDArray
 from qgraph.calib.byte_planes import Reader, corrupt, planes
 from qgraph.calib.codec_parts import (
     read_channels,
+    read_own,
     read_provenance,
     read_rows,
     write_channels,
+    write_own,
     write_provenance,
     write_rows,
 )
@@ -81,6 +84,7 @@ def encode(statistics: TensorStatistics) -> bytes:
         numbers = _NUMBERS.pack(*counts, *multiplicities, extremes, s.minimum or 0.0, s.maximum or 0.0, *sizes)
         atom_counts = np.array([count for _, count in s.atoms], "<i8")
         parts = [write_provenance(s.provenance), *map(write_channels, s.channels), *map(write_rows, s.rows)]
+        parts.append(write_own(s.own))
     except (struct.error, OverflowError):
         raise StatisticsError("a count that does not fit 64 bits", f"{counts}", "collect fewer samples") from None
     atom_values = np.array(s.atom_values, "<f8").tobytes()
@@ -124,6 +128,7 @@ def decode(blob: bytes) -> TensorStatistics:
         provenance=read_provenance(reader),
         channels=tuple([read_channels(reader, atom_values) for _ in range(channels)]),
         rows=tuple([read_rows(reader) for _ in range(rows)]),
+        own=read_own(reader),
     )
     reader.end()
     _check(statistics, bins, counts)

@@ -1,4 +1,4 @@
-"""Channels, rows and provenance as bytes, and back. The layout is told in docs/statistics-format.md."""
+"""Channels, rows, provenance, users' statistics as bytes, and back. The layout is told in docs/statistics-format.md."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 from qgraph.calib.byte_planes import Reader, corrupt, planes
 from qgraph.calib.channels import CHANNEL_BINS, COUNTS, ChannelStatistics
 from qgraph.calib.exact_sums import LIMB_BITS, LIMBS
+from qgraph.calib.own import OwnState
 from qgraph.calib.provenance import Provenance
 from qgraph.calib.rows import KEYS, RowStatistics
 
 _LENGTH = struct.Struct("<B")
 _CHANNELS = struct.Struct("<b?II")
 _ROWS = struct.Struct("<bI3q")
+_OWN = struct.Struct("<I2dI")
 
 
 def write_provenance(provenance: Provenance) -> bytes:
@@ -83,6 +85,32 @@ def _check_channels(one: ChannelStatistics) -> None:
     valid &= bool(np.where(some, known, none).all())
     if not valid:
         raise corrupt("its channels are impossible")
+
+
+def write_own(states: Sequence[OwnState]) -> bytes:
+    """Each state after its name, version, bounds and length; nothing at all where there is none."""
+    written = []
+    for one in states:
+        name = one.name.encode()
+        head = _OWN.pack(one.version, one.low, one.high, len(one.data))
+        written.append(_LENGTH.pack(len(name)) + name + head + one.data)
+    return b"".join(written)
+
+
+def read_own(reader: Reader) -> tuple[OwnState, ...]:
+    """The inverse of `write_own`, up to the end of the payload."""
+    found = []
+    while not reader.at_end:
+        name = reader.take(*reader.numbers(_LENGTH))
+        version, low, high, size = reader.numbers(_OWN)
+        try:
+            found.append(OwnState(name.decode(), version, low, high, reader.take(size)))
+        except UnicodeDecodeError:
+            raise corrupt("a statistic's name is no text") from None
+    keys = [one.key for one in found]
+    if keys != sorted(set(keys)) or any(not one.low <= one.high for one in found):
+        raise corrupt("its users' statistics are impossible")
+    return tuple(found)
 
 
 def write_rows(one: RowStatistics) -> bytes:

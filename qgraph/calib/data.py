@@ -46,11 +46,13 @@ class Sample:
         hash: BLAKE2b-128 of names, dtypes, shapes and elements, in hexadecimal: the sample's identity.
         arrays: per input the array to feed, in the model's dtype.
         batchable: every array has a leading axis of 1 along which samples can be joined.
+        where: the words that name the item that it comes from; an image's path.
     """
 
     hash: str
     arrays: Mapping[str, NDArray[Any]]
     batchable: bool
+    where: str = ""
 
 
 class DataSource:
@@ -63,6 +65,7 @@ class DataSource:
     Attributes:
         preparation: how the samples are made from files, as text; None where they are fed as they are.
         notes: lines about what was left out, as far as the data was read.
+        of_files: the samples come from files, which are told by a sample's `where`.
     """
 
     def __init__(
@@ -75,12 +78,15 @@ class DataSource:
         preparation: str | None = None,
         notes: Callable[[], tuple[str, ...]] = tuple,
         state: Callable[[], object] | None = None,
+        of_files: bool = False,
     ) -> None:
         self.name = name
         self.inputs = inputs
         self.close = close
         self.preparation = preparation
         self.notes = notes
+        self.of_files = of_files
+        self._places: dict[str, tuple[int, str]] = {}
         self._items = items
         self._state = state
         self._seen: tuple[object, list[str]] = (None, [])
@@ -108,7 +114,7 @@ class DataSource:
                 else:
                     found = hashes[position]
                 position += 1
-                yield Sample(found, arrays, batchable)
+                yield Sample(found, arrays, batchable, where)
 
     def _known_hashes(self) -> list[str] | None:
         """The hashes of the first samples, if the source can tell that it is still in the state in which they were."""
@@ -126,11 +132,20 @@ class DataSource:
             DataError: as `samples`; and if there is no sample at all.
         """
         if self._census is None or self._census[0] != limit:
-            found = Counter(sample.hash for sample in self.samples(limit))
+            found: Counter[str] = Counter()
+            self._places.clear()
+            for index, sample in enumerate(self.samples(limit)):
+                found[sample.hash] += 1
+                self._places.setdefault(sample.hash, (index, sample.where))
             if not found:
                 raise DataError("no samples", self.name, "give at least one")
             self._census = (limit, found)
         return self._census[1]
+
+    def places(self, limit: int | None = None) -> Mapping[str, tuple[int, str]]:
+        """Where each sample was found first, by hash: its place among all, from 0, and its `where`."""
+        self.census(limit)
+        return self._places
 
     def digest(self, limit: int | None = None) -> str:
         """Digest of the multiset of samples, whatever their order."""
@@ -222,6 +237,7 @@ def _open_path(path: Path, inputs: tuple[Tensor, ...], images: ImageOptions | No
             preparation=str(preparation),
             notes=lambda: (*ignored, *reader.notes()),
             state=lambda: _file_states(files),
+            of_files=True,
         )
     if images is not None:
         raise UsageError("image options for data without images", str(path), "leave them out")
@@ -231,6 +247,7 @@ def _open_path(path: Path, inputs: tuple[Tensor, ...], images: ImageOptions | No
         inputs,
         notes=lambda: ignored,
         state=lambda: _file_states(files),
+        of_files=True,
     )
 
 

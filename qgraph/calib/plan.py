@@ -192,13 +192,15 @@ def _follower(
 def complete(plan: CollectionPlan, collected: Mapping[str, TensorStatistics]) -> dict[str, TensorStatistics]:
     """Statistics of all planned tensors: the collected ones and, computed exactly, those that follow.
 
+    Those of users are left out: `qgraph.calib.own.complete_own` tells them.
+
     Raises:
         StatisticsError: a planned tensor was not collected.
     """
     missing = sorted(set(plan.tensors) - set(collected))
     if missing:
         raise StatisticsError("planned tensors were not collected", ", ".join(missing), "calibrate again")
-    known = {name: collected[name] for name in plan.tensors}
+    known = {name: replace(collected[name], own=()) for name in plan.tensors}
     for follower in plan.followers:
         parts = [_with_atoms(known[source], follower.atoms) for source in follower.sources]
         if follower.rule == "clip":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from qgraph.calib import provenance as origin
 from qgraph.calib.channels import ChannelStatistics, merge_channels, repeated_channels, same_channels
 from qgraph.calib.grid import FIRST_NORMAL, SIGN_BIN, bin_of
+from qgraph.calib.own import OwnState, merge_own
 from qgraph.calib.provenance import UNKNOWN, Provenance
 from qgraph.calib.rows import RowStatistics, merge_rows, repeated_rows, same_rows
 from qgraph.errors import StatisticsError
@@ -43,6 +45,7 @@ class TensorStatistics:
         provenance: which sample holds the minimum, the maximum, the first value that is not finite.
         channels: per planned axis (with histograms, or without), sorted; none where nothing needs them.
         rows: per planned axis, sorted: graph outputs, and what Softmax and its like rank.
+        own: what users' statistics hold, sorted; see `qgraph.calib.own`.
     """
 
     bins: NDArray[np.uint32]
@@ -60,6 +63,7 @@ class TensorStatistics:
     provenance: Provenance = UNKNOWN
     channels: tuple[ChannelStatistics, ...] = ()
     rows: tuple[RowStatistics, ...] = ()
+    own: tuple[OwnState, ...] = ()
 
     @property
     def finite(self) -> int:
@@ -166,6 +170,7 @@ def merge(a: TensorStatistics, b: TensorStatistics) -> TensorStatistics:
         ),
         channels=_merge_channels(a.channels, b.channels),
         rows=_merge_rows(a.rows, b.rows),
+        own=merge_own(a.own, b.own),
     )
 
 
@@ -225,6 +230,7 @@ def repeated(statistics: TensorStatistics, times: int) -> TensorStatistics:
         atoms=tuple((value, count * times) for value, count in statistics.atoms),
         channels=tuple(repeated_channels(one, times) for one in statistics.channels),
         rows=tuple(repeated_rows(one, times) for one in statistics.rows),
+        own=reduce(merge_own, [statistics.own] * times),
     )
 
 

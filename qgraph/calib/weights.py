@@ -71,6 +71,20 @@ def solve_weight(
     return tuple(solved[key] for key in wanted)
 
 
+@one_thread()
+def weight_noise_db(tensor: str, values: ArrayLike, scheme: Scheme, scale: Sequence[float]) -> float:
+    """The noise of a weight with scales that are known, in dB; args and errors as `solve_weight`."""
+    weight = np.asarray(values)
+    _check(tensor, weight, [(scheme, METHODS[0])])
+    given, first, noise, signal = np.asarray(scale, "float64"), 0, [], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for slab in slabs(weight, scheme.axis, pool):
+            own = slice(first, first := first + slab.magnitude.size)
+            noise.append(_noise(slab, given[own], scheme))
+            signal.append(slab.energies(np.ones((slab.magnitude.size, 1)), 0, 0)[:, 0])
+    return decibels(total(np.concatenate(noise)), total(np.concatenate(signal)))
+
+
 def bias_magnitude(tensor: str, values: ArrayLike) -> BiasMagnitude:
     """Largest |bias| of each channel; a bias has one value per channel.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,19 +15,22 @@ from typing import Any
 from qgraph.calib import plan as planning
 from qgraph.calib.batches import batches, joined, samples_per_step
 from qgraph.calib.codec import decode
-from qgraph.calib.data import open_data
+from qgraph.calib.data import DataSource, digest_of, open_data
 from qgraph.calib.images import ImageOptions
+from qgraph.calib.observers.registry import own_statistics
+from qgraph.calib.own import capability
 from qgraph.calib.shards import Shard, part_of
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.jobs.counting import Work, count
+from qgraph.jobs.merging import Part, check_alike, load_part
 from qgraph.jobs.question import Question, pose, settings_of
 from qgraph.jobs.serving import serve, store_model
 from qgraph.jobs.sources import Source, check_device, fed, kept, runner_for
 from qgraph.jobs.sources import imported as load
 from qgraph.store import calibrations, runs
 from qgraph.store.database import Database
-from qgraph.store.records import CalibrationIdentity
+from qgraph.store.records import CalibrationIdentity, CalibrationRecord, SampleOrigin
 
 Report = Callable[[str], None]
 Ticker = Callable[[int, int], None]
@@ -41,7 +45,7 @@ class Calibrated:
 
     Attributes:
         status: ``complete`` (run now) or ``reused`` (nothing was run).
-        resumed_from: samples that were counted before this call.
+        resumed_from: samples that were counted before this call, those of the calibration that it extends included.
         inferences: samples that this call ran, in all of its passes.
     """
 
@@ -50,6 +54,11 @@ class Calibrated:
     samples: int
     resumed_from: int
     inferences: int
+
+    @classmethod
+    def reused(cls, found: CalibrationRecord) -> Calibrated:
+        """What is complete already, and was not run."""
+        return cls(found.id, "reused", found.samples, found.samples, 0)
 
 
 def calibrate(
@@ -67,6 +76,7 @@ def calibrate(
     checkpoint_every: float = CHECKPOINT_SECONDS,
     max_memory: int | None = None,
     shard: Shard | None = None,
+    extend: str | None = None,
     libraries: Sequence[Path] = (),
     known: Callable[[], Database | None] = lambda: None,
     report: Report = lambda _: None,
@@ -86,6 +96,8 @@ def calibrate(
         name: what its run will be called; a name that it cannot have is refused before anything runs.
         max_memory: bytes that the process should stay below, if need be with several passes over the data.
         shard: count this part of the data only; see `qgraph.jobs.merging`.
+        extend: a complete calibration, as ``c1``; one of its samples and the data's together is made, as if all of
+            them had been given at once. It stays as it is. A sample that it counted is not counted again.
         libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
         known: opens the database if there is one already, and makes none.
         report: called with one line for each thing that the user should know.
@@ -93,10 +105,11 @@ def calibrate(
     """
     check_device(device)
     imported = load(model)
-    if question is not None:
-        pose(imported.structure, question)
+    posed = None if question is None else pose(imported.structure, question)
+    own = own_statistics()
+    base = None if extend is None else _base(known(), extend, imported.structure.fingerprint, shard)
     serving = serve(imported.structure, known())
-    plan = serving.plan(imported.structure)
+    plan = serving.plan(imported.structure, () if posed is None else posed.constraints.slots.values())
     tensors = {tensor.name: tensor for tensor in imported.structure.tensors}
     inputs = [tensors[name] for name in imported.structure.inputs]
     data, collate = fed(model, data, collate)
@@ -117,27 +130,76 @@ def calibrate(
             steps=steps,
             batch_size=size,
             runner=json.dumps(dict(runner.environment), sort_keys=True),
-            capability=json.dumps(planning.capabilities(plan), sort_keys=True),
+            capability=json.dumps({**planning.capabilities(plan), **capability(own)}, sort_keys=True),
             shard=None if shard is None else str(shard),
         )
+        origins = _origins(source, limit)
+        if base is not None:
+            part = union(base.counted, census)
+            identity = _identity_of(part, base, identity)
+            origins |= base.origins
         opened = database()
         if question is not None and name is not None:
             _check_name(opened, name, question, identity)
         store_model(opened, kept(model, imported, opened), serving, question)
         first = joined(next(batches(source.samples(source.fixed_batch or 1), source)))
         shapes = {name: tuple(array.shape) for name, array in first.items()}
-        with calibrations.begin(opened, identity, shapes) as claim:
+        with calibrations.begin(opened, identity, shapes, origins) as claim:
             for sibling in claim.siblings:
                 differing = " and ".join(sibling.differing)
                 report(f"{sibling.calibration} is unfinished ({sibling.samples} samples) and differs in {differing}")
             found = claim.calibration
             if claim.outcome == "complete":
-                return Calibrated(found.id, "reused", found.samples, found.samples, 0)
+                return Calibrated.reused(found)
             work = Work(
-                runner, source, plan, steps, batch_size, part, max_memory, checkpoint_every, report, tick, device
+                *(runner, source, plan, steps, batch_size, part, max_memory, checkpoint_every, report, tick, device),
+                base=None if base is None else base.record.id,
+                own=own,
             )
             record, inferences = count(opened, claim, work, limit)
-            return Calibrated(record.id, "complete", record.samples, found.samples, inferences)
+            before = max(found.samples, 0 if base is None else base.record.samples)
+            return Calibrated(record.id, "complete", record.samples, before, inferences)
+
+
+def union(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    """Both multisets of samples as one: each sample as often as where it occurs most often.
+
+    >>> union({"04": 2, "1c": 1}, {"04": 1, "5e": 1})
+    {'04': 2, '1c': 1, '5e': 1}
+    """
+    return dict(sorted((Counter(a) | Counter(b)).items()))
+
+
+def _identity_of(part: Mapping[str, int], base: Part, added: CalibrationIdentity) -> CalibrationIdentity:
+    """The identity of a calibration of all of `part`: the base's own if it has them all.
+
+    Args:
+        added: that of a calibration of the new data alone.
+    """
+    check_alike(base.record.identity, added, f"{base.written} and the new data")
+    if part == base.counted:
+        return base.record.identity
+    return replace(added, data=digest_of(part), steps=None)
+
+
+def _origins(source: DataSource, limit: int | None) -> dict[str, SampleOrigin]:
+    """Where each sample was found, by hash."""
+    places = source.places(limit).items()
+    return {sample: SampleOrigin(index, where if source.of_files else None) for sample, (index, where) in places}
+
+
+def _base(database: Database | None, reference: str, model: str, shard: Shard | None) -> Part:
+    """The calibration that is to be extended, if it can be; the rest is compared once the data was looked at."""
+    if shard is not None:
+        raise UsageError("a shard that extends a calibration", str(shard), "leave out --shard, or merge all shards")
+    if database is None:
+        raise NotFoundError("unknown calibration", reference, "there is no database yet; calibrate first")
+    part = load_part(database, reference, reference)
+    if part.record.identity.shard is not None:
+        told = f"{reference} is {part.record.identity.shard}"
+        raise UsageError("a shard cannot be extended", told, "merge all shards with qgraph merge, extend the result")
+    check_alike(part.record.identity, replace(part.record.identity, model=model), f"{reference} and the new data")
+    return part
 
 
 def _check_name(database: Database, name: str, question: Question, identity: CalibrationIdentity) -> None:

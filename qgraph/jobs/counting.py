@@ -18,6 +18,8 @@ from qgraph.calib.codec import decode, encode
 from qgraph.calib.collect import THREADS, Progress, Recording, Runner, collect
 from qgraph.calib.data import DataSource
 from qgraph.calib.forecast import try_out
+from qgraph.calib.own import Statistic
+from qgraph.calib.own_recorder import recording_own
 from qgraph.calib.passes import Footprint, schedule
 from qgraph.calib.plan import CollectionPlan
 from qgraph.jobs.interrupting import Asked, stopping_gently
@@ -36,6 +38,8 @@ class Work:
         report: called with one line for each thing that the user should know.
         tick: called with the samples counted and the number of all.
         device: where the runner leaves the activations.
+        base: a complete calibration that every pass begins with; its samples are in `part`.
+        own: users' statistics that are collected, too.
     """
 
     runner: Runner
@@ -49,6 +53,8 @@ class Work:
     report: Callable[[str], None]
     tick: Callable[[int, int], None] | None
     device: str = "cpu"
+    base: str | None = None
+    own: tuple[Statistic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +121,21 @@ def _plan_passes(
     todo: list[_Pass] = []
     done = before.done
     if claim.counted:
-        todo.append(_Pass(before.current, done, _stored(database, claim, work.plan.only(before.current))))
+        todo.append(_Pass(before.current, done, _stored(database, found.id, work.plan.only(before.current))))
         done = tuple(sorted({*done, *before.current}))
     for group in groups if left or not todo else ():
-        todo.append(_Pass(group, done, None))
+        start = None if work.base is None else _stored(database, work.base, work.plan.only(group))
+        todo.append(_Pass(group, done, start))
         done = tuple(sorted({*done, *group}))
     return threads, todo
 
 
-def _stored(database: Database, claim: calibrations.Claim, plan: CollectionPlan) -> Progress:
-    """What was counted of a pass that was interrupted."""
+def _stored(database: Database, calibration: str, plan: CollectionPlan) -> Progress:
+    """What a calibration has counted of what a pass counts."""
     with database.reading() as connection:
-        blobs = calibrations.load_statistics(connection, claim.calibration.id, plan.recorded)
-    return Progress({tensor: decode(blob) for tensor, blob in blobs.items()}, claim.counted)
+        blobs = calibrations.load_statistics(connection, calibration, plan.recorded)
+        counted = calibrations.load_counted(connection, calibration)
+    return Progress({tensor: decode(blob) for tensor, blob in blobs.items()}, counted)
 
 
 def _run(
@@ -145,6 +153,8 @@ def _run(
         )
 
     recording = _recording(work, first=doubt)
+    if work.own:
+        recording = recording_own(work.own, work.plan, recording)
     return collect(
         work.runner,
         work.source,

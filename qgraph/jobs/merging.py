@@ -21,7 +21,7 @@ from qgraph.errors import UsageError
 from qgraph.store import calibrations, models
 from qgraph.store.database import Database, open_database
 from qgraph.store.evidence import load_evidence, load_served, save_evidence, save_served
-from qgraph.store.records import CalibrationIdentity, CalibrationRecord, CalibrationStatus, Passes
+from qgraph.store.records import CalibrationIdentity, CalibrationRecord, CalibrationStatus, Passes, SampleOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Part:
     database: Database
     record: CalibrationRecord
     counted: Mapping[str, int]
+    origins: Mapping[str, SampleOrigin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,12 @@ def merge(database: Database, references: Sequence[str]) -> Merged:
     with ExitStack() as stack:
         parts = [_open_part(database, reference, stack) for reference in references]
         for part in parts[1:]:
-            _check_alike(parts[0], part)
+            _check_parts(parts[0], part)
         counted = _joined_samples(parts)
         identity = _identity_of_all(parts, counted)
         _bring_model(database, parts[0])
-        with calibrations.begin(database, identity, parts[0].record.input_shapes) as claim:
+        origins = {sample: origin for part in parts for sample, origin in part.origins.items()}
+        with calibrations.begin(database, identity, parts[0].record.input_shapes, origins) as claim:
             if claim.outcome == "complete":
                 return Merged(claim.calibration.id, "reused", claim.calibration.samples)
             for tensors in _merged_statistics(parts):  # nothing counts as counted before all of it is there
@@ -80,28 +82,51 @@ def _open_part(database: Database, reference: str, stack: ExitStack) -> Part:
     if colon:
         home = open_database(location, create=False)
         stack.callback(home.close)
-    with home.reading() as connection:
-        record = calibrations.load_calibration(connection, name)
+    return load_part(home, name, reference)
+
+
+def load_part(database: Database, calibration: str, written: str) -> Part:
+    """A complete calibration, with what it counted.
+
+    Raises:
+        NotFoundError: no such calibration.
+        UsageError: it is not complete.
+    """
+    with database.reading() as connection:
+        record = calibrations.load_calibration(connection, calibration)
         counted = calibrations.load_counted(connection, record.id)
+        origins = calibrations.load_origins(connection, record.id)
     if record.status != CalibrationStatus.COMPLETE:
         cure = "run the same qgraph calibrate to finish it"
-        raise UsageError("a calibration that is not complete", f"{reference} ({record.samples} samples)", cure)
-    return Part(reference, home, record, counted)
+        raise UsageError("a calibration that is not complete", f"{written} ({record.samples} samples)", cure)
+    return Part(written, database, record, counted, origins)
 
 
-def _check_alike(a: Part, b: Part) -> None:
-    one, other = a.record.identity, b.record.identity
+def check_alike(one: CalibrationIdentity, other: CalibrationIdentity, written: str) -> None:
+    """Refuse to count together what was not counted in the same way.
+
+    Args:
+        written: what the user calls the two.
+
+    Raises:
+        UsageError: they differ in model, preprocessing, runner or plan.
+    """
     for field, cure in (
-        ("model", "merge calibrations of one model"),
-        ("runner", "calibrate all parts with the same runtime, on processors with the same instructions"),
-        ("capability", "calibrate all parts with the same version of qgraph"),
+        ("model", "take calibrations of one model"),
+        ("runner", "calibrate all data with the same runtime, on processors with the same instructions"),
+        ("capability", "calibrate all data with the same version of qgraph and the same observers of your own"),
         ("preprocessing", "prepare all images in the same way"),
         ("batch_size", "use the same --batch-size"),
     ):
         if getattr(one, field) != getattr(other, field):
             named = "plan" if field == "capability" else field.replace("_", " ")
-            detail = f"{a.written} and {b.written}" + _shown(getattr(one, field), getattr(other, field), field)
+            detail = written + _shown(getattr(one, field), getattr(other, field), field)
             raise UsageError(f"calibrations that differ in their {named}", detail, cure)
+
+
+def _check_parts(a: Part, b: Part) -> None:
+    one, other = a.record.identity, b.record.identity
+    check_alike(one, other, f"{a.written} and {b.written}")
     if (one.shard is None) != (other.shard is None):
         raise UsageError("a shard and a whole calibration", f"{a.written} and {b.written}", "merge either kind alone")
     if one.shard is not None and (one.data, one.steps) != (other.data, other.steps):

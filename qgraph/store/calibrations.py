@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
 
 import sqlalchemy as sa
@@ -20,7 +20,14 @@ from qgraph.store.blobs import checked, digest
 from qgraph.store.bulk import insert_row, insert_rows
 from qgraph.store.database import Database
 from qgraph.store.encoding import decode, encode, moment
-from qgraph.store.records import CalibrationIdentity, CalibrationRecord, CalibrationStatus, Passes, Sibling
+from qgraph.store.records import (
+    CalibrationIdentity,
+    CalibrationRecord,
+    CalibrationStatus,
+    Passes,
+    SampleOrigin,
+    Sibling,
+)
 from qgraph.store.references import calibration_row
 from qgraph.store.tables import calibration_samples, calibrations, models, statistics
 
@@ -55,6 +62,7 @@ class Claim:
         siblings: tuple[Sibling, ...],
         lease: leases.Lease | None,
         written: tuple[dict[str, str], dict[str, int]],
+        origins: Mapping[str, SampleOrigin],
     ) -> None:
         self.outcome = outcome
         self.calibration = calibration
@@ -63,6 +71,7 @@ class Claim:
         self._database = database
         self._lease = lease
         self._digests, self._counted = written
+        self._origins = origins
         self._heartbeat = None if lease is None else leases.Heartbeat(database, lease)
         if self._heartbeat is not None:
             self._heartbeat.start()
@@ -154,7 +163,7 @@ class Claim:
             _replace_statistics(connection, number, {t: (digests[t], tensors[t]) for t in changed}, self._digests)
             if anew:
                 connection.execute(calibration_samples.delete().where(calibration_samples.c.calibration_id == number))
-            _replace_counted(connection, number, recounted, self._counted)
+            _replace_counted(connection, number, recounted, self._counted, self._origins)
             connection.execute(
                 calibrations.update()
                 .where(calibrations.c.id == number)
@@ -173,12 +182,16 @@ class Claim:
 
 
 def begin(
-    database: Database, identity: CalibrationIdentity, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    database: Database,
+    identity: CalibrationIdentity,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    origins: Mapping[str, SampleOrigin] = MappingProxyType({}),
 ) -> Claim:
     """Create the calibration with that identity, resume it, or find it complete.
 
     Args:
         input_shapes: by input, a shape in which the model is fed; kept with a calibration that is created.
+        origins: by sample hash, where it was found; kept with each sample that is counted.
 
     Raises:
         NotFoundError: the model of that fingerprint is not stored.
@@ -196,11 +209,11 @@ def begin(
             number, outcome = _create(connection, int(model), identity, input_shapes or {}), "created"
         record = load_calibration(connection, f"c{number}")
         if record.status == CalibrationStatus.COMPLETE:
-            return Claim(database, "complete", record, siblings, None, ({}, load_counted(connection, record.id)))
+            return Claim(database, "complete", record, siblings, None, ({}, load_counted(connection, record.id)), {})
         lease = leases.acquire(connection, int(number), token)
         digests = sa.select(statistics.c.tensor, statistics.c.digest).where(statistics.c.calibration_id == number)
         written = {row.tensor: row.digest for row in connection.execute(digests)}, load_counted(connection, record.id)
-    return Claim(database, outcome, record, siblings, lease, written)
+    return Claim(database, outcome, record, siblings, lease, written, origins)
 
 
 def list_calibrations(connection: sa.Connection) -> list[CalibrationRecord]:
@@ -254,6 +267,19 @@ def load_counted(connection: sa.Connection, calibration: str) -> dict[str, int]:
     number = calibration_row(connection, calibration)
     query = sa.select(columns.sample, columns.multiplicity).where(columns.calibration_id == number)
     return {row.sample: row.multiplicity for row in connection.execute(query.order_by(columns.sample))}
+
+
+def load_origins(
+    connection: sa.Connection, calibration: str, samples: Iterable[str] | None = None
+) -> dict[str, SampleOrigin]:
+    """Where the samples of a calibration, or those named, were found, by content hash; none where it is not known."""
+    columns = calibration_samples.c
+    number = calibration_row(connection, calibration)
+    query = sa.select(columns.sample, columns.position, columns.origin).where(columns.calibration_id == number)
+    if samples is not None:
+        query = query.where(columns.sample.in_(sorted(set(samples))))
+    rows = connection.execute(query.order_by(columns.sample))
+    return {row.sample: SampleOrigin(row.position, row.origin) for row in rows if row.position is not None}
 
 
 _RECORDS = sa.select(calibrations, models.c.fingerprint).join(models)
@@ -317,12 +343,21 @@ def _replace_statistics(
 
 
 def _replace_counted(
-    connection: sa.Connection, number: int, counted: list[tuple[str, int]], stored: Mapping[str, int]
+    connection: sa.Connection,
+    number: int,
+    counted: list[tuple[str, int]],
+    stored: Mapping[str, int],
+    origins: Mapping[str, SampleOrigin],
 ) -> None:
     columns = calibration_samples.c
     _delete(connection, columns.calibration_id, columns.sample, number, [s for s, _ in counted if s in stored])
-    rows = ((number, sample, multiplicity) for sample, multiplicity in counted)
-    insert_rows(connection, calibration_samples, ("calibration_id", "sample", "multiplicity"), rows)
+    found = ((sample, multiplicity, origins.get(sample)) for sample, multiplicity in counted)
+    rows = (
+        (number, sample, multiplicity, *((None, None) if origin is None else (origin.index, origin.name)))
+        for sample, multiplicity, origin in found
+    )
+    names = ("calibration_id", "sample", "multiplicity", "position", "origin")
+    insert_rows(connection, calibration_samples, names, rows)
 
 
 def _delete(

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from qgraph.errors import StoreError, UsageError
 from qgraph.ir.elements import Op, Structure, Tensor
 from qgraph.ir.slots import graph_constant, graph_input, graph_output, input_slot, output_slot
+from qgraph.objects import many_objects
 from qgraph.store.bulk import insert_row, insert_rows, next_id
 from qgraph.store.encoding import Encodable, decode, decode_optional, encode, encode_optional, moment
 from qgraph.store.records import ModelRecord
@@ -38,6 +39,7 @@ _TENSOR_COLUMNS = ("id", "model_id", "name", "dtype", "shape", "constant", "valu
 _SLOT_COLUMNS = ("id", "model_id", "name", "tensor_id", "op_id", "side", "position")
 
 
+@many_objects()
 def save_model(connection: sa.Connection, structure: Structure, path: str | None) -> str:
     """Store a model's structure; of one that is stored already (equal fingerprint) only the path is brought up to date.
 
@@ -113,6 +115,7 @@ def load_model(connection: sa.Connection, model: str) -> ModelRecord:
     return _record(connection.execute(sa.select(models).where(models.c.id == number)).one())
 
 
+@many_objects()
 def load_structure(connection: sa.Connection, model: str) -> Structure:
     """Restore what `save_model` stored, exactly.
 

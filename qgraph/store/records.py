@@ -40,6 +40,19 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SampleOrigin:
+    """Where a sample was found first.
+
+    Attributes:
+        index: its place in the data that it was given in, from 0.
+        name: the file that it comes from, and where in it; None for data that is not in files.
+    """
+
+    index: int
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationIdentity:
     """What makes two calibrations the same: equal identities count the same statistics.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
 
 from qgraph.constraints.model import Derived, Edge, Fixed, Group, Grouping, Kind, Origin, Requantize, Strength
+from qgraph.objects import many_objects
 from qgraph.solve.run import FINDING_FIELDS, Choice, Finding
 from qgraph.store.encoding import decode, decode_optional
 from qgraph.store.evidence import read_scheme
@@ -28,8 +30,8 @@ from qgraph.store.tables import (
 from qgraph.tqc import QuantizationState, Scheme, TqcRecord
 
 _TQC_COLUMNS = (
-    "slot_id", "role", "state", "scheme", "scale", "offset", "scales", "offsets", "master", "group_row", "reason",
-    "noise_db", "own_noise_db",
+    "slot_id", "represents", "role", "state", "scheme", "scale", "offset", "scales", "offsets", "master", "group_row",
+    "reason", "noise_db", "own_noise_db",
 )  # fmt: skip
 _KINDS = {kind.value: kind for kind in Kind}
 _STRENGTHS: dict[str | None, Strength | None] = {None: None, **{strength.value: strength for strength in Strength}}
@@ -39,40 +41,63 @@ SlotNames = Mapping[int, tuple[str, str]]
 """Slot ids, each with the names of the slot and of its tensor."""
 
 
-def read_tqcs(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple[TqcRecord, ...]:
-    """All configs of a run, sorted by slot."""
+@dataclass(frozen=True, slots=True)
+class Configs:
+    """All configs of a run, sorted by slot; by group id, the slots and the tensors of each group, sorted."""
+
+    tqcs: tuple[TqcRecord, ...]
+    slots: Mapping[str, Sequence[str]]
+    tensors: Mapping[str, Sequence[str]]
+
+
+def read_configs(connection: sa.Connection, run_id: int, names: SlotNames) -> Configs:
+    """The configs of a run, and what follows from them for its groups."""
     schemes = _schemes(connection, run_id)
     groups = _group_ids(connection, run_id)
     query = sa.select(*(tqcs.c[column] for column in _TQC_COLUMNS)).where(tqcs.c.run_id == run_id)
     found = []
+    named: dict[str, list[str]] = {}
     # Unpacked by position: there can be a million of them.
     for (
-        slot_id, role, state, scheme, scale, offset, scales, offsets, master, group, reason, noise, own_noise,
+        slot_id, represents, role, state, scheme, scale, offset, scales, offsets, master, group,
+        reason, noise, own_noise,
     ) in connection.execute(query).all():  # fmt: skip
+        slot, tensor = names[slot_id]
+        group_id = None if group is None else groups[group]
         one = scale is not None
+        if represents and group_id is not None:
+            named.setdefault(group_id, []).append(tensor)
         found.append(
             TqcRecord(
-                *names[slot_id],
+                slot,
+                tensor,
                 role,
                 _STATES[state],
                 None if scheme is None else schemes[scheme],
                 (scale,) if one else decode_optional(scales),
                 (offset,) if one else decode_optional(offsets),
                 None if master is None else names[master][0],
-                None if group is None else groups[group],
+                group_id,
                 reason,
                 noise,
                 own_noise,
             )
         )
     _check_masters({tqc.slot: tqc.master for tqc in found if tqc.master is not None})
-    return tuple(sorted(found, key=lambda tqc: tqc.slot))
+    found.sort(key=lambda tqc: tqc.slot)
+    members: dict[str, list[str]] = {}
+    for tqc in found:
+        if tqc.group is not None:
+            members.setdefault(tqc.group, []).append(tqc.slot)
+    return Configs(tuple(found), members, {group: sorted(tensors) for group, tensors in named.items()})
 
 
 def _check_masters(masters: Mapping[str, str]) -> None:
     """Raises ValueError for configs that are their own masters, through however many others."""
     sound: set[str] = set()
-    for start in masters:
+    for start, master in masters.items():
+        if master not in masters:  # nearly all of them
+            continue
         path: dict[str, None] = {}
         slot = start
         while slot in masters and slot not in sound:
@@ -83,16 +108,19 @@ def _check_masters(masters: Mapping[str, str]) -> None:
         sound.update(path)
 
 
-def read_grouping(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple[Grouping, dict[str, float]]:
+def read_grouping(
+    connection: sa.Connection, run_id: int, names: SlotNames, configs: Configs
+) -> tuple[Grouping, dict[str, float]]:
     """Groups, requantizes and joined edges of a run, and the prices of the requantizes by slot."""
-    query = sa.select(requantized).where(requantized.c.run_id == run_id)
+    columns = (requantized.c.slot_id, requantized.c.producer_id, requantized.c.price_db)
+    query = sa.select(*columns).where(requantized.c.run_id == run_id)
     found = [
-        (Requantize(names[row.slot_id][1], names[row.slot_id][0], names[row.producer_id][0]), row.price_db)
-        for row in connection.execute(query)
+        (Requantize(names[slot][1], names[slot][0], names[producer][0]), price)
+        for slot, producer, price in connection.execute(query).all()
     ]
     found.sort(key=lambda item: item[0].slot)
     grouping = Grouping(
-        groups=_read_groups(connection, run_id, names),
+        groups=_read_groups(connection, run_id, names, configs),
         requantizes=tuple(requantize for requantize, _ in found),
         joined=read_edges(connection, run_id),
     )
@@ -106,6 +134,7 @@ def read_choices(connection: sa.Connection, run_id: int) -> dict[str, Choice]:
     return {row.group_id: Choice(row.observer, row.observer_reason) for row in connection.execute(query)}
 
 
+@many_objects()
 def read_edges(connection: sa.Connection, run_id: int, *, group_id: str | None = None) -> tuple[Edge, ...]:
     """The joined edges of a run or of one of its groups, in the order in which they were given."""
     a, b = slots.alias("a"), slots.alias("b")
@@ -125,7 +154,7 @@ def read_edges(connection: sa.Connection, run_id: int, *, group_id: str | None =
         of_group = (run_groups.c.run_id == run_id) & (run_groups.c.group_id == group_id)
         query = query.where(edges.c.group_row == connection.scalar(sa.select(run_groups.c.id).where(of_group)))
     # Fetched at once and unpacked by position: a group may have many thousands, and `why` reads all of them.
-    rows = sorted(map(tuple, connection.execute(query).all()))
+    rows = sorted(connection.execute(query).all(), key=itemgetter(0))
     return tuple(
         Edge(_KINDS[kind], a_name, b_name, rule, op, op_type, _STRENGTHS[strength], source)
         for _, kind, a_name, b_name, rule, op, op_type, strength, source in rows
@@ -165,30 +194,21 @@ def _group_ids(connection: sa.Connection, run_id: int) -> dict[int, str]:
     return {row.id: row.group_id for row in connection.execute(query)}
 
 
-def _read_groups(connection: sa.Connection, run_id: int, names: SlotNames) -> tuple[Group, ...]:
+def _read_groups(connection: sa.Connection, run_id: int, names: SlotNames, configs: Configs) -> tuple[Group, ...]:
     schemes = _schemes(connection, run_id)
-    members: dict[int, list[str]] = defaultdict(list)
-    named: dict[int, list[str]] = defaultdict(list)
-    query = sa.select(tqcs.c.group_row, tqcs.c.slot_id, tqcs.c.represents).where(
-        tqcs.c.run_id == run_id, tqcs.c.group_row.is_not(None)
-    )
-    for number, slot_id, represents in connection.execute(query).all():
-        slot, tensor = names[slot_id]
-        members[number].append(slot)
-        if represents:
-            named[number].append(tensor)
-    rows = connection.execute(sa.select(run_groups).where(run_groups.c.run_id == run_id).order_by(run_groups.c.id))
+    columns = ("group_id", "master", "scheme", "fixed", "derived")
+    query = sa.select(*(run_groups.c[column] for column in columns)).where(run_groups.c.run_id == run_id)
     return tuple(
         Group(
-            id=row.group_id,
-            slots=tuple(sorted(members[row.id])),
-            tensors=tuple(sorted(named[row.id])),
-            master=names[row.master][0],
-            scheme=schemes[row.scheme],
-            fixed=None if row.fixed is None else Fixed(**_prescribed(row.fixed)),
-            derived=None if row.derived is None else Derived(**_prescribed(row.derived)),
+            id=group_id,
+            slots=tuple(configs.slots.get(group_id, ())),
+            tensors=tuple(configs.tensors.get(group_id, ())),
+            master=names[master][0],
+            scheme=schemes[scheme],
+            fixed=None if fixed is None else Fixed(**_prescribed(fixed)),
+            derived=None if derived is None else Derived(**_prescribed(derived)),
         )
-        for row in rows
+        for group_id, master, scheme, fixed, derived in connection.execute(query.order_by(run_groups.c.id)).all()
     )
 
 

@@ -12,12 +12,13 @@ import sqlalchemy as sa
 
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.hints import suggest
+from qgraph.objects import many_objects
 from qgraph.solve.run import RunData, RunSettings
 from qgraph.store.bulk import insert_row
 from qgraph.store.encoding import decode, encode, moment
 from qgraph.store.records import RunRecord
 from qgraph.store.references import calibration_row, model_row, number_of
-from qgraph.store.run_reading import read_choices, read_events, read_findings, read_grouping, read_tqcs, slot_names
+from qgraph.store.run_reading import read_choices, read_configs, read_events, read_findings, read_grouping, slot_names
 from qgraph.store.run_writing import write_run
 from qgraph.store.schema import name_of
 from qgraph.store.tables import calibrations, runs
@@ -28,6 +29,7 @@ LONGEST_NAME = 200
 """Characters; a name is typed by hand and stands in tables."""
 
 
+@many_objects()
 def save_run(
     connection: sa.Connection,
     model: str,
@@ -35,16 +37,18 @@ def save_run(
     run: RunData,
     *,
     name: str | None = None,
+    given: str | None = None,
 ) -> str:
     """Store a solved run, unless the same one is stored already.
 
-    The same run means: same model, same calibration with as many samples counted, same settings. Without a name, or
-    with the name that it has, the stored one is used; if it has no name, it gets the new one. Under another name the
-    run is stored a second time, so that each name that was given stays good.
+    The same run means: same model, same calibration with as many samples counted, same settings, same `given`.
+    Without a name, or with the name that it has, the stored one is used; if it has no name, it gets the new one. Under
+    another name the run is stored a second time, so that each name that was given stays good.
 
     Args:
         model: ``m1``.
         calibration: ``c1``; None for a run without scales.
+        given: a digest of the parameters that the run did not solve but was given; None where there are none.
 
     Returns:
         The run's id, ``r1``.
@@ -57,7 +61,7 @@ def save_run(
     model_id = model_row(connection, model)
     calibration_id = None if calibration is None else calibration_row(connection, calibration)
     samples = _samples(connection, calibration_id)
-    identity = _identity(model_id, calibration_id, samples, run.settings)
+    identity = _identity(model_id, calibration_id, samples, run.settings, given)
     if name is not None:
         check_name_is_usable(name)
         _check_clash(connection, name, identity)
@@ -143,6 +147,7 @@ def resolve_run(connection: sa.Connection, reference: str) -> RunRecord:
     raise NotFoundError.among("run", reference, known, otherwise)
 
 
+@many_objects()
 def load_run(connection: sa.Connection, reference: str) -> RunData:
     """Restore what `save_run` stored, exactly.
 
@@ -152,10 +157,11 @@ def load_run(connection: sa.Connection, reference: str) -> RunData:
     record = resolve_run(connection, reference)
     number = row_of(record)
     names = slot_names(connection, number)
-    grouping, prices = read_grouping(connection, number, names)
+    configs = read_configs(connection, number, names)
+    grouping, prices = read_grouping(connection, number, names, configs)
     return RunData(
         settings=record.settings,
-        tqcs=read_tqcs(connection, number, names),
+        tqcs=configs.tqcs,
         grouping=grouping,
         requantize_price_db=prices,
         events=read_events(connection, number),
@@ -175,8 +181,11 @@ def _samples(connection: sa.Connection, calibration: int | None) -> int:
     return int(connection.scalar(sa.select(calibrations.c.samples).where(calibrations.c.id == calibration)) or 0)
 
 
-def _identity(model: int, calibration: int | None, samples: int, settings: RunSettings) -> str:
-    key = encode((model, calibration, samples, _encode_settings(settings)))
+def _identity(
+    model: int, calibration: int | None, samples: int, settings: RunSettings, given: str | None = None
+) -> str:
+    known = (model, calibration, samples, _encode_settings(settings))
+    key = encode(known if given is None else (*known, given))
     return hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -256,6 +256,8 @@ calibration_samples = sa.Table(
     _key("calibration_id", "calibrations.id"),
     sa.Column("sample", Text, primary_key=True),  # content hash
     _large("multiplicity"),
+    _integer("position", nullable=True),  # in the data that it was given in, from 0: of its first occurrence
+    _text("origin", nullable=True),  # the file that it comes from, and where in it
     *_from(1, "multiplicity"),
 )
 

@@ -71,7 +71,8 @@ def test_the_kernel_counts_channels_as_the_slow_way_does(
     accumulator = ChannelAccumulator(no_channels(axis, binned=binned, atoms=atoms), bounds)
     for one in activations:
         accumulator.add(one)
-    cut_off = [np.clip(one, *map(np.float32, bounds)) for one in activations]
+    low, high = np.float32(bounds[0]), np.float32(bounds[1])
+    cut_off = [np.clip(one, low, high) for one in activations]
     expected = [channels_of(one, axis, binned=binned, atoms=atoms) for one in cut_off]
     assert same_channels(accumulator.snapshot(), reduce(merge_channels, expected))
 

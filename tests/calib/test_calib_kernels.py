@@ -86,7 +86,7 @@ def test_cpu_features_are_one_line_and_stable() -> None:
 def test_the_kernel_compiles_where_nothing_can_be_written(tmp_path: Path) -> None:
     """numba raises while decorating if neither its own cache folder nor the module's can be written."""
     package = tmp_path / "qgraph"
-    statistics = ("__init__", "grid", "statistics", "channels", "exact_sums", "provenance", "rows")
+    statistics = ("__init__", "grid", "statistics", "channels", "exact_sums", "own", "provenance", "rows")
     for name in ("__init__.py", "errors.py", "tqc.py", *(f"calib/{module}.py" for module in statistics)):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_bytes((Path(qgraph.__file__).parent / name).read_bytes())

@@ -11,7 +11,7 @@ import pytest
 
 import qgraph
 from qgraph.calib.observers.catalog import OBSERVERS
-from qgraph.calib.observers.registry import REGISTRY
+from qgraph.calib.observers.registry import REGISTRY, own_statistics
 from qgraph.tqc import DEGENERATE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observers.md").read_text(encoding="utf-8")
@@ -24,8 +24,8 @@ def _forget() -> Iterator[None]:
         REGISTRY.remove(one.entry.name)
 
 
-def test_the_examples_run(calibrated: Path) -> None:
-    first, second = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+def test_the_examples_run(calibrated: Path, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path) -> None:
+    first, second, third = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
     exec(first, names)
     with qgraph.open(calibrated) as database:
@@ -33,6 +33,13 @@ def test_the_examples_run(calibrated: Path) -> None:
         exec(second, names)
         assert names["run"].show()["settings"]["observer_parameters"] == {"sigmas": 4.0}
         assert set(names["mixed"].show()["observers"]) <= {"spread", "mse"}
+    exec(third, names)
+    assert [own.name for own in own_statistics()] == ["octaves"]
+    with qgraph.open(tmp_path / "q.db") as database:
+        run = database.calibrate(ppocr4_det, ocr_photos, steps=1).solve(target="tflite", observer="share")
+        minmax = database.calibration("c1").solve(target="tflite", observer="minmax")
+        scales = [one.scales()["tensors"]["x"]["scale"] for one in (run, minmax)]
+        assert 0 < scales[0] <= scales[1]
 
 
 def test_the_table_lists_every_observer_with_its_parameters() -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qgraph.calib.observers.observe import ScaleAndOffset, observe
-from qgraph.calib.statistics import TensorStatistics, statistics_of
+from qgraph.calib.statistics import TensorStatistics, same_statistics, statistics_of
 from qgraph.tqc import Scheme, scale_and_offset
 
 Values = NDArray[np.float32]
@@ -91,6 +91,26 @@ def test_far_outliers_are_clipped_as_the_literal_algorithm_does() -> None:
     scale, _ = solve(statistics_of(values), scheme())
     assert literal_divergence(histogram, round(scale * 127 / 60 * BINS)) <= 1.02 * least
     assert scale * 127 < 6
+
+
+def moved_within_bins(values: Values, rng: np.random.Generator) -> Values:
+    """Other values with the same statistics: the bits below those of a bin are random, but for the outermost bins."""
+    bins = values.view(np.uint32) >> 15
+    moved = ((bins << 15) | rng.integers(0, 1 << 15, values.size, dtype=np.uint32)).view(np.float32)
+    outermost = (bins == bins[values.argmax()]) | (bins == bins[values.argmin()])
+    return np.where(outermost | (values == 0), values, moved)
+
+
+def test_no_range_is_near_the_best_of_all_sets_of_few_values_that_have_the_same_statistics() -> None:
+    values = np.abs(np.random.default_rng(1).choice(values_of("gaussian", 100_000), 300, replace=False))
+    rng, curves = np.random.default_rng(5), []
+    for index in range(12):
+        same = moved_within_bins(values, rng) if index else values
+        assert same_statistics(statistics_of(same), statistics_of(values))
+        histogram, _ = np.histogram(same, BINS, (0, values.max()))
+        curves.append([literal_divergence(histogram, bins) for bins in range(LEVELS, BINS + 1, 8)])
+    excess = np.array(curves) / np.min(curves, axis=1, keepdims=True)
+    assert excess.max(axis=0).min() > 1.1
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

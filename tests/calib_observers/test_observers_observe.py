@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_nonfinite_values_do_not_change_the_scale_of_the_finite_ones() -> None:
 
 def test_a_function_of_the_protocol_can_stand_in_for_a_name() -> None:
     def halves(statistics: object, scheme: Scheme, parameters: object, device: torch.device) -> tuple[Tensor, Tensor]:
-        assert isinstance(statistics, list)
+        assert isinstance(statistics, Sequence)
         return torch.full((len(statistics),), 0.5), torch.zeros(len(statistics), dtype=torch.int64)
 
     statistics: list[TensorStatistics] = [statistics_of([1.0]), EMPTY_STATISTICS]

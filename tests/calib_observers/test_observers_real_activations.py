@@ -108,6 +108,20 @@ def test_kl_diverges_at_most_two_hundredths_more_than_a_literal_search(real_valu
         assert literal_divergence(histogram, max(LEVELS, min(BINS, bins))) <= least * 1.02 + 1e-9, name
 
 
+def test_kl_on_few_values_stays_within_a_tenth_of_a_literal_search(real_values: Mapping[str, Values]) -> None:
+    how = scheme(8)
+    for name, values in real_values.items():
+        few = values[:FEW]
+        (found,) = observe("kl", [statistics_of(few)], [how], parameters={"zeros": True})
+        assert found is not None
+        histogram, edges = np.histogram(np.abs(few), bins=BINS, range=(0, float(np.abs(few).max())))
+        tolerated = 0.05 * np.count_nonzero(few)
+        allowed = [bins for bins in range(LEVELS, BINS + 1, 4) if histogram[bins:].sum() <= tolerated]
+        least = min(literal_divergence(histogram, bins) for bins in allowed)
+        bins = round(found[0] * how.half_range / (edges[1] - edges[0]))
+        assert literal_divergence(histogram, max(LEVELS, min(BINS, bins))) <= least * 1.1 + 1e-9, name
+
+
 @pytest.mark.parametrize("fraction", [0.99, 0.999, 0.9999])
 def test_percentile_ends_are_within_one_bin(real_values: Mapping[str, Values], fraction: float) -> None:
     how = scheme(16, signed=False, symmetric=False)

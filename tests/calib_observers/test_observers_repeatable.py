@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from qgraph.calib.observers.observe import SHIPPED, ScaleAndOffset, observe
+from qgraph.calib.observers import mse
+from qgraph.calib.observers.observe import SHIPPED, ScaleAndOffset, observe, observe_all
+from qgraph.calib.rows import rows_of
 from qgraph.calib.statistics import TensorStatistics, statistics_of
 from qgraph.tqc import Scheme
 
@@ -50,3 +55,27 @@ def test_one_thread_and_two_give_the_same_scales(name: str) -> None:
     finally:
         torch.set_num_threads(before)
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("how", SCHEMES, ids=["symmetric", "asymmetric"])
+def test_observers_that_are_asked_together_answer_as_each_alone(how: Scheme) -> None:
+    rng = np.random.default_rng(1)
+    ranked = [rng.standard_normal((50, 10)) * 2.0**k for k in range(4)]
+    statistics = [replace(statistics_of(values), rows=(rows_of(values, axis=-1),)) for values in ranked]
+    statistics += [*thousand()[:200], statistics_of([0.0]), statistics_of([np.nan])]
+    asked = [*sorted(SHIPPED), *sorted(SHIPPED, reverse=True)]
+    together = observe_all([(name, None) for name in asked], statistics, [how] * len(statistics))
+    assert together == [observe(name, statistics, [how] * len(statistics)) for name in asked]
+
+
+def test_what_observers_have_in_common_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return best_scale(*arguments)
+
+    best_scale = mse._best_scale
+    monkeypatch.setattr(mse, "_best_scale", counted)
+    observe_all([("isotone", None), ("mse", None), ("mse", {"octaves": 3})], thousand()[:10], [SCHEMES[0]] * 10)
+    assert len(calls) == 2

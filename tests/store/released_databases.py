@@ -26,7 +26,7 @@ from qgraph.store.calibrations import begin
 from qgraph.store.database import Database, open_database
 from qgraph.store.evidence import Served, save_evidence, save_served
 from qgraph.store.models import derive, save_model
-from qgraph.store.records import CalibrationIdentity, Passes
+from qgraph.store.records import CalibrationIdentity, Passes, SampleOrigin
 from qgraph.store.runs import save_run
 from qgraph.store.sensitivities import Sensitivity, save_sensitivities
 from qgraph.store.tables import leases
@@ -70,7 +70,7 @@ def fill(database: Database) -> None:
         derive(connection, "m2", "m1", {"method": "bias"})
         save_evidence(connection, "m1", WEIGHTS, BIASES, {"bias": encode(CONSTANT)})
         save_served(connection, "m1", SERVED)
-    with begin(database, COMPLETE, {"image": (1, 3, 4)}) as claim:
+    with begin(database, COMPLETE, {"image": (1, 3, 4)}, {"aa": SampleOrigin(3, "photos/a.png")}) as claim:
         claim.complete(BLOBS, COUNTED, samples=3, inferences=4)
     with begin(database, PARTIAL) as claim:
         claim.checkpoint(BLOBS, {"cc": 1}, samples=1, inferences=1, passes=Passes(("image",), ("mid",)))

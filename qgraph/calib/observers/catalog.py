@@ -13,6 +13,7 @@ from types import MappingProxyType
 from qgraph.calib.observers import registry
 from qgraph.calib.observers.entry import ObserverEntry as ObserverEntry
 from qgraph.calib.observers.entry import Parameter as Parameter
+from qgraph.calib.own import Statistic
 from qgraph.errors import NotFoundError, QgraphError, UsageError
 
 AUTO = "auto"
@@ -91,7 +92,7 @@ def register_calibration_observer(name: str, observer: registry.RangeFunction, *
     Args:
         name: compared without regard to case.
         observer: ``observer(statistics, scheme, *, parameter=default, …)`` that answers ``(low, high)``, see
-            `qgraph.calib.observers.registry`; it is tried at once.
+            `qgraph.calib.observers.registry`; it is tried at once, and so is the ``statistic`` that it may bring.
         replace: let it take the place of another registered one.
 
     Raises:
@@ -129,6 +130,18 @@ def observer_digest(name: str, parameters: Mapping[str, Parameter]) -> str | Non
     names = candidates_of(parameters) if name == AUTO else (name,)
     found = [own.digest for one in names if one not in OBSERVERS and (own := registry.registered(one)) is not None]
     return SEPARATOR.join(found) or None
+
+
+def needed_statistics(name: str, parameters: Mapping[str, Parameter]) -> tuple[Statistic, ...]:
+    """The statistics that a user's own observer, or those among the candidates of ``auto``, bring; sorted by name.
+
+    Args:
+        name, parameters: as for `observer_digest`.
+    """
+    names = candidates_of(parameters) if name == AUTO else (name,)
+    own = [registry.registered(one) for one in names if one not in OBSERVERS]
+    found = {one.statistic.name: one.statistic for one in own if one is not None and one.statistic is not None}
+    return tuple(found[one] for one in sorted(found))
 
 
 def candidates_of(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:

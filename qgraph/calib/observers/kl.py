@@ -27,11 +27,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.density import Density, batches, densities
+from qgraph.calib.observers.density import Density
 from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.error import row_sums, tiles, working_elements
 from qgraph.calib.observers.minmax import finish_scales, range_offset, range_scale
-from qgraph.calib.observers.moments import Moments, moments_of
+from qgraph.calib.observers.moments import Moments
+from qgraph.calib.observers.prepared import prepared
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.tqc import Scheme
 
@@ -77,11 +78,10 @@ def kl(
     scale = torch.empty(len(statistics), dtype=torch.float64, device=device)
     low = torch.empty_like(scale)
     counted = scheme.symmetric and parameters["zeros"]
-    for batch in batches(statistics):
-        members = [statistics[index] for index in batch]
+    for batch, members in prepared(statistics, device):
         zeros = [[one.zeros if counted else 0] for one in members]
-        density = densities(members, device)
-        found = _best_range(density, torch.tensor(zeros, dtype=torch.float64, device=device), scheme)
+        counts = torch.tensor(zeros, dtype=torch.float64, device=device)
+        found = _best_range(members.density, members.moments, counts, scheme)
         scale[batch], low[batch] = (column[:, 0] for column in found)
     return scale, range_offset(low, scale, scheme)
 
@@ -119,9 +119,8 @@ class Histogram:
         return Histogram(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def _best_range(density: Density, zeros: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _best_range(density: Density, moments: Moments, zeros: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Search the range of each density: its scale and its low end, float64 [n, 1] as `zeros`."""
-    moments = moments_of(density)
     levels = scheme.half_range + 1 if scheme.symmetric else scheme.quant_max - scheme.quant_min + 1
     low, high = _telling_range(density, moments, levels, symmetric=scheme.symmetric)
     bins = min(BINS_PER_LEVEL * levels, MOST_BINS)

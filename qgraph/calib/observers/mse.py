@@ -22,15 +22,17 @@ Costs are rounded to 40 bits and ties go to the smaller scale.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.density import Density, batches, densities
+from qgraph.calib.observers.density import Density
 from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.error import error_energy
 from qgraph.calib.observers.minmax import finish_scales, range_scale
-from qgraph.calib.observers.moments import Moments, moments_of
+from qgraph.calib.observers.moments import Moments
+from qgraph.calib.observers.prepared import Prepared, prepared
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.tqc import Scheme
 
@@ -70,12 +72,14 @@ def mse(
     octaves = int(parameters["octaves"])
     scale = torch.empty(len(statistics), dtype=torch.float64, device=device)
     offset = torch.empty(len(statistics), dtype=torch.int64, device=device)
-    for batch in batches(statistics):
-        density = densities([statistics[index] for index in batch], device)
-        moments = moments_of(density)
-        scale[batch] = _best_scale(density, moments, scheme, octaves)
-        offset[batch] = best_offset(moments, scale[batch, None], scheme)[:, 0]
+    for batch, members in prepared(statistics, device):
+        scale[batch], offset[batch] = members.once(("mse", scheme, octaves), partial(_solve, members, scheme, octaves))
     return scale, offset
+
+
+def _solve(members: Prepared, scheme: Scheme, octaves: int) -> tuple[Tensor, Tensor]:
+    scale = _best_scale(members.density, members.moments, scheme, octaves)
+    return scale, best_offset(members.moments, scale[:, None], scheme)[:, 0]
 
 
 def _best_scale(density: Density, moments: Moments, scheme: Scheme, octaves: int) -> Tensor:

@@ -21,6 +21,7 @@ from qgraph.calib.observers.kl import kl
 from qgraph.calib.observers.minmax import minmax, range_offset, range_scale
 from qgraph.calib.observers.mse import mse
 from qgraph.calib.observers.percentile import percentile
+from qgraph.calib.observers.prepared import prepared
 from qgraph.calib.observers.registry import Registered, range_of, registered
 from qgraph.calib.observers.threads import one_thread
 from qgraph.calib.statistics import TensorStatistics
@@ -31,7 +32,7 @@ from qgraph.tqc import Scheme, offset_for
 class Observer(Protocol):
     """A pure function from merged statistics to scales and offsets.
 
-    It is called once for all tensors or groups that have one scheme. Each has a finite value that is neither zero
+    It is called with many tensors or groups that have one scheme. Each has a finite value that is neither zero
     nor denormal. What it answers for one must not depend on the others.
     """
 
@@ -87,7 +88,6 @@ def _ranged(own: Registered) -> Observer:
     return observer
 
 
-@one_thread()
 def observe(
     observer: str | Observer,
     statistics: Sequence[TensorStatistics],
@@ -111,23 +111,56 @@ def observe(
         NotFoundError: no such observer or parameter.
         UsageError: a parameter of the wrong type.
     """
-    if isinstance(observer, str):
-        entry = entry_of(observer)
-        function, resolved = function_of(entry.name), resolve_parameters(entry, parameters)
-    else:
-        function, resolved = observer, parameters or {}
-    answers: list[ScaleAndOffset | None] = [None] * len(statistics)
+    (answers,) = observe_all([(observer, parameters)], statistics, schemes, device=device)
+    return answers
+
+
+@one_thread()
+def observe_all(
+    observers: Sequence[tuple[str | Observer, Mapping[str, Parameter] | None]],
+    statistics: Sequence[TensorStatistics],
+    schemes: Sequence[Scheme],
+    *,
+    device: str = "cpu",
+) -> list[list[ScaleAndOffset | None]]:
+    """What each of several observers answers, bit for bit as `observe`: what they have in common is computed once.
+
+    Args:
+        observers: each with its parameters.
+
+    Returns:
+        As of `observe`, for each observer.
+
+    Raises:
+        NotFoundError, UsageError: as `observe`.
+    """
+    functions = [_resolved(observer, parameters) for observer, parameters in observers]
+    place = torch.device(device)
+    known: list[ScaleAndOffset | None] = [None] * len(statistics)
     waiting: dict[Scheme, list[int]] = {}
     for index, (one, scheme) in enumerate(zip(statistics, schemes, strict=True)):
         if has_signal(one):
             waiting.setdefault(scheme, []).append(index)
         elif one.minimum is not None:
-            answers[index] = (1.0, offset_for(0.0, 1.0, scheme))
+            known[index] = (1.0, offset_for(0.0, 1.0, scheme))
+    answers = [list(known) for _ in functions]
     for scheme, indices in waiting.items():
-        scale, offset = function([statistics[index] for index in indices], scheme, resolved, torch.device(device))
-        for index, s, o in zip(indices, scale.tolist(), offset.tolist(), strict=True):
-            answers[index] = (s, o)
+        for batch, members in prepared([statistics[index] for index in indices], place):
+            for (function, parameters), found in zip(functions, answers, strict=True):
+                scale, offset = function(members, scheme, parameters, place)
+                for member, s, o in zip(batch, scale.tolist(), offset.tolist(), strict=True):
+                    found[indices[member]] = (s, o)
     return answers
+
+
+def _resolved(
+    observer: str | Observer, parameters: Mapping[str, Parameter] | None
+) -> tuple[Observer, Mapping[str, Parameter]]:
+    """An observer as a function, with all of its parameters."""
+    if not isinstance(observer, str):
+        return observer, parameters or {}
+    entry = entry_of(observer)
+    return function_of(entry.name), resolve_parameters(entry, parameters)
 
 
 def has_signal(statistics: TensorStatistics) -> bool:

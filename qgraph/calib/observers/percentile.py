@@ -18,10 +18,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.density import Density, batches, densities
+from qgraph.calib.observers.density import Density
 from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.minmax import range_offset, range_scale
-from qgraph.calib.observers.moments import Moments, moments_of
+from qgraph.calib.observers.moments import Moments
+from qgraph.calib.observers.prepared import prepared
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.tqc import Scheme
 
@@ -42,13 +43,12 @@ def percentile(
     """
     low = torch.empty(len(statistics), dtype=torch.float64, device=device)
     high = torch.empty_like(low)
-    for batch in batches(statistics):
-        members = [statistics[index] for index in batch]
-        density = densities(members, device)
+    for batch, members in prepared(statistics, device):
+        density = members.density
         left_out = [outermost(one.finite, float(parameters["percentile"])) for one in members]
         ranks = [(m, one.finite - 1 - m) for m, one in zip(left_out, members, strict=True)]
         zeros = torch.tensor([[one.zeros] for one in members], dtype=torch.float64, device=device)
-        ends = order_statistics(density, moments_of(density), zeros, torch.tensor(ranks, device=device))
+        ends = order_statistics(density, members.moments, zeros, torch.tensor(ranks, device=device))
         nothing = (ends == 0).all(dim=1)
         low[batch] = torch.where(nothing, density.minimum, ends[:, 0])
         high[batch] = torch.where(nothing, density.maximum, ends[:, 1])
