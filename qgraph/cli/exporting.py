@@ -1,42 +1,23 @@
-"""Commands that need the model file again: export, verify."""
+"""Commands for other tools' files: export writes a run as they read it, import makes one of what they wrote."""
 
 from __future__ import annotations
 
-import math
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import qgraph
-from qgraph.cli.data_options import (
-    Bgr,
-    Broken,
-    BrokenImages,
-    Data,
-    ImageLayout,
-    ImageResize,
-    ImageSize,
-    Mean,
-    Resize,
-    Std,
-    image_options,
-)
-from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, OpLibrary, RunArgument
-from qgraph.cli.output import note, plural, write_json, write_line, write_table
-
-if TYPE_CHECKING:
-    from qgraph.analysis.verify import OutputAgreement
+from qgraph.cli import completion
+from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, MovedModel, Name, OpLibrary, RunArgument, Target
+from qgraph.cli.output import note, plural, write_json, write_line
+from qgraph.formats.scale_files import FORMATS
 
 app = typer.Typer()
 
 
-class Format(StrEnum):
-    """What a run can be written as."""
-
-    QDQ = "qdq"
-    GRAPHML = "graphml"
+QDQ = "qdq"
+SCALES = ", ".join(sorted(FORMATS))
 
 
 @app.command()
@@ -44,88 +25,102 @@ def export(
     run: RunArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)],
     format: Annotated[  # noqa: A002
-        Format, typer.Option("--format", help="qdq: ONNX with QuantizeLinear; graphml: the run's graph.")
-    ] = Format.QDQ,
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help=f"qdq: ONNX with QuantizeLinear; graphml: the run's graph; scales alone: {SCALES}.",
+            autocompletion=completion.formats,
+        ),
+    ] = QDQ,
     model: MovedModel = None,
     op_library: OpLibrary = None,
     db: Db = DEFAULT_DATABASE,
     *,
     json: Json = False,
 ) -> None:
-    """Write a quantized model; it is checked and run once before the file takes its name.
+    """Write a quantized model, checked and run once before the file takes its name; or scales for another tool.
+
+    What a format of scales cannot say is told, and in JSON under "losses".
 
     Example: qgraph export latest --format qdq -o model.int8.onnx
+
+    Example: qgraph export latest --format aimet-1.0.0 -o model.encodings.json
 
     Example: qgraph export latest -o model.int8.onnx --op-library ./libmyops.so
     """
     with qgraph.open(db, create=False) as database:
         found = database.run(run)
-        found.export(output, format=format, model=model, op_library=op_library)
+        losses = found.export(output, format=format, model=model, op_library=op_library)
+    for line in losses:
+        note(line)
     if json:
-        write_json({"run": found.id, "format": format, "output": str(output)})
+        write_json({"run": found.id, "format": format, "output": str(output), "losses": list(losses)})
     else:
-        told = ", valid ONNX, runs in onnxruntime" if format == Format.QDQ else ""
+        told = ", valid ONNX, runs in onnxruntime" if format == QDQ else ""
         write_line(f"{output}: {output.stat().st_size / 1e6:.1f} MB{told}")
 
 
-@app.command()
-def verify(
-    run: RunArgument,
-    data: Data,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, max=LARGEST_COUNT, help="Samples to use.", show_default="all")
+@app.command(name="import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help=f"Scales made elsewhere: a QDQ .onnx, or {SCALES}.", show_default=False),
+    ],
+    model: Annotated[Path, typer.Option("--model", help="The float model that they are of.", show_default=False)],
+    target: Target,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            metavar="ID",
+            help="Price them with the statistics of this calibration of the model.",
+            show_default=False,
+            autocompletion=completion.calibrations,
+        ),
     ] = None,
-    model: MovedModel = None,
-    op_library: OpLibrary = None,
-    size: ImageSize = None,
-    resize: ImageResize = Resize.STRETCH,
-    mean: Mean = None,
-    std: Std = None,
-    layout: ImageLayout = None,
-    broken: BrokenImages = Broken.SKIP,
+    format: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Needed only where the file does not tell.",
+            show_default=False,
+            autocompletion=completion.formats,
+        ),
+    ] = None,
+    name: Name = None,
     db: Db = DEFAULT_DATABASE,
     *,
-    bgr: Bgr = False,
-    unoptimized: Annotated[
-        bool, typer.Option("--unoptimized", help="Run every node as it is written, without integer kernels.")
+    ignore_unknown: Annotated[
+        bool, typer.Option("--ignore-unknown", help="Leave out tensors that the model does not have.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run the exported model against the float model: SNR, cosine, top-1 agreement per output.
+    """Make a run of scales that another tool made, so that they can be explained, checked, priced and diffed.
 
-    In JSON, "snr_db" is null where the outputs are equal ("exact" is true) and where the float output is all zero.
+    Example: qgraph import calibration.cache --model model.onnx --target tensorrt --calibration c1
 
-    Example: qgraph verify latest --data others.npz
-
-    Example: qgraph verify latest --data others.npz --op-library ./libmyops.so
+    Example: qgraph import model.int8.onnx --model model.onnx --target onnxruntime --name theirs
     """
-    images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
-    with qgraph.open(db, create=False) as database:
-        found = database.run(run)
-        compared = found.verify(
-            data,
-            steps=steps,
-            images=images,
-            model=model,
-            optimized=not unoptimized,
-            op_library=op_library,
-            report=note,
+    with qgraph.open(db) as database:
+        done = database.import_scales(
+            file,
+            model,
+            target,
+            format=format,
+            calibration=calibration,
+            ignore_unknown=ignore_unknown,
+            name=name,
         )
+    for line in done["notes"]:
+        note(line)
     if json:
-        write_json({"run": found.id, "samples": compared.samples, "outputs": compared.outputs})
+        write_json(done)
         return
-    write_table(
-        ("output", "SNR dB", "cosine", "top-1", "largest error"),
-        (
-            (name, signal_to_noise(output), output.cosine, output.top1, output.max_abs_error)
-            for name, output in compared.outputs.items()
-        ),
-        title=f"run {found.id} against the float model, {plural(compared.samples, 'sample')}",
+    for violation in done["violations"]:
+        write_line(f"{violation['rule']} ({violation['op_type']} {violation['op']}): {violation['message']}")
+    broken = plural(len(done["violations"]), "violation")
+    write_line(
+        f"run {done['run']}: {plural(done['tensors'], 'tensor')} of {file} ({done['format']}), {broken} of {target}"
     )
-
-
-def signal_to_noise(output: OutputAgreement) -> str:
-    """Decibels, or in words why there are none."""
-    if math.isfinite(output.snr_db):
-        return f"{output.snr_db:.2f}"
-    return "exact" if output.exact else "no signal"

@@ -119,7 +119,9 @@ def write_plot(path: Path, title: str, bars: Sequence[Bar], zeros: int, spans: S
     lower.set_xscale("symlog", base=2, linthresh=2.0 ** (octave - SHOWN_OCTAVES))
     ticks = [2.0 ** (octave - back) for back in range(0, SHOWN_OCTAVES + 1, TICK_OCTAVES)]
     lower.set_xticks([*(-tick for tick in ticks), 0.0, *ticks], minor=False)
-    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    lower.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1 else f"{value:.3g}")
+    )
     lower.xaxis.set_minor_locator(NullLocator())
     upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     lower.margins(x=0.05, y=0.3)

@@ -1,23 +1,18 @@
-"""What needs the model file again: writing a quantized model, and comparing it with the float one."""
+"""Writing a run: as a quantized model, which needs the float model's file again, or as scales alone."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from qgraph.analysis.sessions import InMemory, open_session, run_once
-from qgraph.analysis.verify import Verification
-from qgraph.analysis.verify import verify as compare
-from qgraph.calib.batches import batches, joined
-from qgraph.calib.data import open_data
-from qgraph.calib.images import ImageOptions
+from qgraph.analysis.sessions import run_once
 from qgraph.errors import ModelError, UsageError
 from qgraph.formats.onnx_file import write_checked
 from qgraph.formats.qdq import to_qdq
+from qgraph.formats.scale_files import format_named, write_scales
+from qgraph.formats.scale_table import table_of
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.solve.run import RunData
 from qgraph.store import calibrations, models, runs
@@ -26,7 +21,12 @@ from qgraph.store.database import Database, sqlite_file
 
 @dataclass(frozen=True)
 class Opened:
-    """A stored run with its model: `run` is its id, `input_shapes` are shapes in which the model was fed, by input."""
+    """A stored run with its model.
+
+    Attributes:
+        run: its id.
+        input_shapes: in which the model was fed, by input; empty if it was not.
+    """
 
     run: str
     data: RunData
@@ -43,10 +43,12 @@ def open_run(database: Database, reference: str, model: Path | None) -> Opened:
     """
     with database.reading() as connection:
         run = runs.resolve_run(connection, reference)
-        if run.calibration is None:
+        if run.settings.observer is None:
             raise UsageError("the run has no scales to export", run.id, "run qgraph calibrate, then export its run")
         record = models.load_model(connection, run.model)
-        calibration = calibrations.load_calibration(connection, run.calibration)
+        shapes: Mapping[str, tuple[int, ...]] = {}
+        if run.calibration is not None:  # an imported run may have none
+            shapes = calibrations.load_calibration(connection, run.calibration).input_shapes
         data = runs.load_run(connection, run.id)
     path = model or (Path(record.path) if record.path else None)
     if path is None:
@@ -55,7 +57,7 @@ def open_run(database: Database, reference: str, model: Path | None) -> Opened:
     if imported.structure.fingerprint != record.fingerprint:
         cure = "give the file that was calibrated with --model, or calibrate this one"
         raise ModelError("not the model that was stored", str(path), cure)
-    return Opened(run.id, data, imported, calibration.input_shapes)
+    return Opened(run.id, data, imported, shapes)
 
 
 def export(
@@ -77,47 +79,60 @@ def export(
     return opened.run
 
 
+def export_scales(database: Database, reference: str, output: Path, name: str) -> tuple[str, ...]:
+    """Write the scales of a run in a format without a model, which is not needed.
+
+    Args:
+        name: one of `qgraph.formats.scale_files.FORMATS`.
+
+    Returns:
+        A line for each thing that the format cannot say.
+
+    Raises:
+        NotFoundError: no such run or format.
+        UsageError, ExportError: the run has no scales, or the file cannot be written.
+    """
+    format_named(name)
+    with database.reading() as connection:
+        run = runs.resolve_run(connection, reference)
+        record = models.load_model(connection, run.model)
+        data = runs.load_run(connection, run.id)
+    _refuse_special_places(output, database)
+    if record.path is not None:
+        _refuse(output, {Path(record.path).resolve(): "the float model"})
+    settings = data.settings
+    origin = {
+        "run": run.id,
+        "model": record.fingerprint,
+        "target": settings.target,
+        "target_version": settings.target_version,
+        "observer": settings.observer or "",
+    }
+    return write_scales(table_of(data, origin), name, output)
+
+
 def refuse_to_overwrite(output: Path, opened: Opened, database: Database) -> None:
     """Keep an export from replacing what it is made from, or anything that is no regular file."""
-    place = output.resolve()
+    _refuse_special_places(output, database)
+    kept = {opened.model.path.resolve(): "the float model"}
+    kept |= {path.resolve(): "the float model's weights" for path in opened.model.external_files}
+    _refuse(output, kept)
+
+
+def _refuse_special_places(output: Path, database: Database) -> None:
     if not output.parent.is_dir():
         raise UsageError("no such folder", str(output.parent), "create it, or choose another place")
     if output.is_symlink() or (output.exists() and not output.is_file()):
         raise UsageError("not a regular file", str(output), "choose another place")
     file = sqlite_file(database)
-    kept = {} if file is None else {Path(f"{file.resolve()}{end}"): "the database" for end in ("", "-wal", "-shm")}
-    kept[opened.model.path.resolve()] = "the float model"
-    kept |= {path.resolve(): "the float model's weights" for path in opened.model.external_files}
+    if file is not None:
+        _refuse(output, {Path(f"{file.resolve()}{end}"): "the database" for end in ("", "-wal", "-shm")})
+
+
+def _refuse(output: Path, kept: Mapping[Path, str]) -> None:
+    place = output.resolve()
     if place in kept:
         raise UsageError(f"the export would replace {kept[place]}", str(output), "choose another name with -o")
-
-
-def _origin(database: Database, opened: Opened, report: Callable[[str], None]) -> ImportedModel:
-    """The model that a run's model was derived from in the end: what it is to be compared with; mostly its own."""
-    with database.reading() as connection:
-        own = record = models.load_model(connection, runs.resolve_run(connection, opened.run).model)
-        while record.parent is not None:
-            record = models.load_model(connection, record.parent)
-    if record.id == own.id:
-        return opened.model
-    try:
-        origin = load_model(Path(record.path or ""))
-    except ModelError:
-        origin = None
-    if origin is None or origin.structure.fingerprint != record.fingerprint:
-        report(f"compared with the improved model itself: the one it was made from is gone ({record.path})")
-        return opened.model
-    report(f"compared with the model that it was made from: {record.path}")
-    return origin
-
-
-def _reference(model: ImportedModel, libraries: Sequence[Path]) -> Path | InMemory:
-    """The user's own file; or what was made of it where onnxruntime refuses the file, as with repeated op names."""
-    try:
-        open_session(model.path, optimized=False, libraries=libraries)
-    except ModelError:
-        return InMemory(model.serialized(), model.folder, str(model.path))
-    return model.path
 
 
 def write_qdq(opened: Opened, output: Path, libraries: Sequence[Path] = ()) -> None:
@@ -127,40 +142,3 @@ def write_qdq(opened: Opened, output: Path, libraries: Sequence[Path] = ()) -> N
     exported = to_qdq(opened.model.proto, opened.data, metadata, folder)
     trial = partial(run_once, shapes=opened.input_shapes, libraries=libraries)
     write_checked(exported, output, trial, folder)
-
-
-def verify(
-    database: Database,
-    reference: str,
-    data: object,
-    *,
-    model: Path | None = None,
-    steps: int | None = None,
-    images: ImageOptions | None = None,
-    optimized: bool = True,
-    libraries: Sequence[Path] = (),
-    report: Callable[[str], None] = lambda _: None,
-) -> tuple[Verification, str]:
-    """Export a run into a temporary file and compare it with the float model. Returns the comparison and the run's id.
-
-    Args:
-        steps: samples to use; None for all.
-        images: how image files are made ready.
-        optimized: integer kernels, as in deployment; False runs every node as it is written.
-        libraries: with the model's custom ops.
-        report: called with one line for each thing that the user should know.
-    """
-    opened = open_run(database, reference, model)
-    origin = _origin(database, opened, report)
-    structure = opened.model.structure
-    tensors = {tensor.name: tensor for tensor in structure.tensors}
-    inputs = [tensors[name] for name in structure.inputs]
-    with tempfile.TemporaryDirectory() as folder, closing(open_data(data, inputs, images=images)) as source:
-        exported = Path(folder) / "exported.onnx"
-        write_qdq(opened, exported, libraries)
-        feeds = (joined(batch) for batch in batches(source.samples(steps), source))
-        float_model = _reference(origin, libraries)
-        compared = compare(float_model, exported, feeds, optimized=optimized, libraries=libraries)
-        for line in source.notes():
-            report(line)
-        return compared, opened.run

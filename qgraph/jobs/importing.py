@@ -1,0 +1,397 @@
+"""Scales that were made elsewhere, as a run of the float model: it can be explained, checked, priced and diffed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from qgraph.analysis.check import check
+from qgraph.analysis.violation import Violation
+from qgraph.calib import plan as planning
+from qgraph.calib.codec import decode
+from qgraph.calib.evidence import WeightSolution
+from qgraph.calib.statistics import EMPTY_STATISTICS, TensorStatistics, condition
+from qgraph.calib.weights import weight_noise_db
+from qgraph.constraints.grouping import group_equals
+from qgraph.constraints.model import Constraints, Fixed, Group
+from qgraph.constraints.pack import load_pack
+from qgraph.errors import ModelError, NotFoundError, UsageError
+from qgraph.formats.quantized_model import Quantization, QuantizedModel
+from qgraph.formats.quantized_onnx import read_quantized_onnx
+from qgraph.formats.quantized_scales import scales_of
+from qgraph.formats.scale_files import read_scales
+from qgraph.formats.scale_table import ScaleTable, loss, resolved
+from qgraph.ir.elements import Structure
+from qgraph.ir.onnx_import import ImportedModel, load_model
+from qgraph.ir.onnx_parse import parse
+from qgraph.ir.slots import graph_output, input_slot, parts
+from qgraph.jobs.question import Posed, Question, pose
+from qgraph.jobs.recording import channels_for
+from qgraph.objects import many_objects
+from qgraph.solve.parameters import GroupParameters
+from qgraph.solve.run import Finding, RunData, RunSettings
+from qgraph.solve.solver import solve
+from qgraph.store import calibrations, models, runs
+from qgraph.store.database import Database
+from qgraph.store.evidence import load_evidence
+from qgraph.tqc import QuantizationState, Scheme, TqcRecord, to_float32
+
+IMPORTED = "imported"
+"""What stands in a run's settings in the place of an observer."""
+
+QDQ = "qdq"
+
+REFERENCE = "mse"
+"""The observer whose scales a tensor would have alone: what the imported ones are priced against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of a file.
+
+    Attributes:
+        run: the id of the new run.
+        format: of the file.
+        tensors: how many tensors of the model have a scale of the file.
+        notes: a line for each thing in the file or the model that found no counterpart.
+        violations: what the target does not allow.
+    """
+
+    run: str
+    format: str
+    tensors: int
+    notes: tuple[str, ...]
+    violations: tuple[Violation, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """As the command's JSON has it."""
+        violations = [one.as_json() for one in self.violations]
+        found = {"run": self.run, "format": self.format, "tensors": self.tensors}
+        return {**found, "notes": list(self.notes), "violations": violations}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stated:
+    """The file's parameters at one slot."""
+
+    scheme: Scheme
+    scale: tuple[float, ...]
+    offset: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Statistics:
+    """What a calibration knows of a model.
+
+    Attributes:
+        activations: by tensor.
+        tensors: these and constants that are values.
+        weights: by tensor, scheme and method.
+    """
+
+    activations: Mapping[str, TensorStatistics]
+    tensors: Mapping[str, TensorStatistics]
+    weights: Mapping[tuple[str, Scheme, str], WeightSolution]
+
+
+NO_STATISTICS = _Statistics({}, {}, {})
+
+
+@many_objects()
+def import_run(
+    database: Callable[[], Database],
+    file: Path,
+    model: Path,
+    target: str,
+    *,
+    format: str | None = None,  # noqa: A002
+    calibration: str | None = None,
+    ignore_unknown: bool = False,
+    name: str | None = None,
+) -> Imported:
+    """Store the scales in a file as a run.
+
+    Args:
+        database: opens it; called only once nothing more can be refused.
+        file: of a format in `qgraph.formats.scale_files.FORMATS`, or a quantized ONNX model.
+        model: the float model.
+        format: None finds it out from the file.
+        calibration: of the same model; its statistics price the scales, and its weights get scales where the file has
+            none.
+        ignore_unknown: leave out tensors that the model does not have, instead of refusing the file.
+
+    Raises:
+        ModelError: the file is damaged.
+        UsageError: the calibration is of another model, or the name is none that a run can have.
+        NotFoundError: no such format, target or calibration; or a tensor that the model does not have.
+    """
+    if name is not None:
+        runs.check_name_is_usable(name)
+    content = _content(file)
+    imported = load_model(model)
+    table, found_format = _read(file, content, format, imported.structure)
+    posed = pose(imported.structure, Question(target))
+    table, notes = _known(table, imported, file, ignore_unknown=ignore_unknown)
+    statistics = None if calibration is None else _statistics(database(), calibration, imported.structure)
+    table = _behind_fused(imported.structure, posed.constraints, table)
+    constraints, stated = _at_slots(imported.structure, posed, table)
+    told = {"format": found_format, "file": file.name}
+    settings = replace(
+        posed.settings, observer=IMPORTED, observer_parameters=told, observer_digest=hashlib.sha256(content).hexdigest()
+    )
+    data, filled = _run(imported.structure, constraints, stated, statistics, settings, file.name)
+    if statistics is not None:
+        data = replace(data, tqcs=tuple(_priced(one, imported, statistics) for one in data.tqcs))
+    violations = check(_quantized(imported.structure, data), load_pack(target)).violations
+    data = replace(
+        data,
+        findings=(*data.findings, *_findings(violations)),
+        events=tuple(sorted((*data.events, *notes, *filled))),
+    )
+    opened = database()
+    with opened.transaction() as connection:
+        stored = models.save_model(connection, imported.structure, str(model.resolve()))
+        run = runs.save_run(connection, stored, calibration, data, name=name)
+    return Imported(run, found_format, len(table.tensors), (*notes, *filled), violations)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError("cannot read the file", f"{file} ({error.strerror})", "check its name") from error
+
+
+def _read(file: Path, content: bytes, name: str | None, float_model: Structure) -> tuple[ScaleTable, str]:
+    if name == QDQ or (name is None and file.suffix.lower() == ".onnx"):
+        return scales_of(read_quantized_onnx(file), float_model), QDQ
+    return read_scales(content, str(file), name)
+
+
+def _known(
+    table: ScaleTable, model: ImportedModel, file: Path, *, ignore_unknown: bool
+) -> tuple[ScaleTable, tuple[str, ...]]:
+    """The part of a table that is about tensors of the model, and what is said of the rest.
+
+    Raises:
+        NotFoundError: a name that neither the model nor its file has.
+    """
+    known = {tensor.name: tensor for tensor in model.structure.tensors}
+    strange = sorted(table.tensors.keys() - known.keys())
+    notes: list[str] = []
+    if strange:
+        graph = parse(model.path)[0].graph
+        folded = {name for node in graph.node for name in node.output} | {one.name for one in graph.initializer}
+        unknown = [name for name in strange if name not in folded]
+        if unknown and not ignore_unknown:
+            otherwise = "give the model that the scales are of, or add --ignore-unknown"
+            error = NotFoundError.among("tensor", unknown[0], known, otherwise)
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            cure = error.cure if error.cure == otherwise else f"{error.cure} Otherwise {otherwise}"
+            raise NotFoundError(f"{error.what} in {file.name}", f"{unknown[0]}{more}", cure)
+        notes += loss("not in the model, left out", unknown)
+        notes += loss("folded into others when the model is read, left out", set(strange) - set(unknown))
+    not_float = [name for name in table.tensors if name in known and not known[name].is_float]
+    notes += loss("not float in the model, left out", not_float)
+    kept = {name: one for name, one in table.tensors.items() if name in known and known[name].is_float}
+    places = set(_places(model.structure))
+    notes += loss(
+        "read by an op that does not read them in the model, left out", (t for t, _ in table.readers.keys() - places)
+    )
+    return replace(table, tensors=kept), tuple(notes)
+
+
+def _places(structure: Structure) -> Iterable[tuple[str, str]]:
+    """Every tensor with each slot and each op that reads it, as `ScaleTable.readers` has them."""
+    yield from ((name, graph_output(name)) for name in structure.outputs)
+    for op in structure.ops:
+        for index, name in enumerate(op.inputs):
+            if name is not None:
+                yield name, input_slot(op.name, index)
+                yield name, op.name
+
+
+def _behind_fused(structure: Structure, constraints: Constraints, table: ScaleTable) -> ScaleTable:
+    """A table in which what ends a fused pair has the scale that the file has inside of the pair, if only there.
+
+    So it is where a tool drops the Relu behind a convolution and lets the integers saturate.
+    """
+    inside = {pair.consumer for pair in constraints.fused}
+    tensors = dict(table.tensors)
+    for op in structure.ops:
+        for index, name in enumerate(op.inputs):
+            if name in tensors and input_slot(op.name, index) in inside:
+                tensors |= {made: tensors[name] for made in op.outputs if made is not None and made not in tensors}
+    return replace(table, tensors=tensors)
+
+
+def _at_slots(structure: Structure, posed: Posed, table: ScaleTable) -> tuple[Constraints, dict[str, _Stated]]:
+    """The file's parameters at every slot that the target quantizes, and the constraints with the file's schemes."""
+    wanted = {slot: group.scheme for group in posed.grouping.groups for slot in group.slots}
+    shapes = {tensor.name: tensor.shape for tensor in structure.tensors}
+    stated: dict[str, _Stated] = {}
+    slots = dict(posed.constraints.slots)
+    for slot, plan in posed.constraints.slots.items():
+        if slot not in wanted:
+            continue
+        one = table.readers.get((plan.tensor, slot)) or table.readers.get((plan.tensor, parts(slot).op or ""))
+        one = one or table.tensors.get(plan.tensor)
+        if plan.role == "bias":
+            one = None
+        if one is not None:
+            shape = shapes[plan.tensor]
+            scheme, offset = resolved(one, wanted[slot], plan.tensor, _channels(shape, wanted[slot].axis))
+            stated[slot] = _Stated(scheme, one.scale, offset)
+            channels = _channels(shape, scheme.axis)
+            if scheme.axis is not None and channels not in (None, len(one.scale)):
+                which = f"{plan.tensor}: {len(one.scale)} scales, {channels} channels on axis {scheme.axis}"
+                raise ModelError("scales that do not fit the channels", which, "give the model that they are of")
+        slots[slot] = replace(plan, scheme=wanted[slot] if one is None else stated[slot].scheme)
+    fixed = tuple(
+        entry
+        for entry in posed.constraints.fixed
+        if entry.slot not in stated or stated[entry.slot] == _prescribed(entry, wanted)
+    )
+    return replace(posed.constraints, slots=slots, fixed=fixed), stated
+
+
+def _channels(shape: tuple[int | str | None, ...] | None, axis: int | None) -> int | None:
+    """How many channels a tensor has, if that is known; an axis that it does not have has none."""
+    if axis is None or shape is None:
+        return None
+    length = shape[axis] if axis < len(shape) else 0
+    return length if isinstance(length, int) else None
+
+
+def _prescribed(entry: Fixed, schemes: Mapping[str, Scheme]) -> _Stated:
+    return _Stated(schemes[entry.slot], (to_float32(entry.scale),), (entry.offset,))
+
+
+def _run(
+    structure: Structure,
+    constraints: Constraints,
+    stated: Mapping[str, _Stated],
+    statistics: _Statistics | None,
+    settings: RunSettings,
+    file: str,
+) -> tuple[RunData, list[str]]:
+    """Solve what the file leaves open, and price all."""
+    schemes = {slot: plan.scheme for slot, plan in constraints.slots.items() if plan.scheme is not None}
+    known_here = {**{entry.slot: _prescribed(entry, schemes) for entry in constraints.fixed}, **stated}
+    parameters = {slot: known_here.get(slot, scheme) for slot, scheme in schemes.items()}
+    grouping = group_equals(constraints, parameters)
+    given: dict[str, GroupParameters] = {}
+    solved: list[str] = []
+    missing: list[str] = []
+    for group in grouping.groups:
+        own, tensor = stated.get(group.master), constraints.slots[group.master].tensor
+        if own is not None and group.fixed is None:
+            state = _state(group, constraints, statistics)
+            given[group.id] = GroupParameters(state, own.scale, own.offset)
+        elif group.fixed is None and group.derived is None:
+            found = _left_open(group, constraints, statistics, file)
+            (missing if found is not None and found.scale is None else solved).append(tensor)
+            given |= {} if found is None else {group.id: found}
+    known = statistics or NO_STATISTICS
+    reference = replace(settings, observer=None if statistics is None else REFERENCE, observer_parameters={})
+    data = solve(
+        structure,
+        constraints,
+        grouping,
+        known.tensors,
+        (),
+        (),
+        reference,
+        channels=channels_for(constraints.slots.values(), known.activations),
+        given=MappingProxyType(given),
+    )
+    notes = [
+        *loss(f"without a scale in {file}, and so without one in the run", missing),
+        *loss(f"constants without a scale in {file}, solved", solved),
+    ]
+    records = tuple(replace(one, reason=None) if _is_derived(one) else one for one in data.tqcs)
+    return replace(data, settings=settings, tqcs=records), notes
+
+
+def _left_open(
+    group: Group, constraints: Constraints, statistics: _Statistics | None, file: str
+) -> GroupParameters | None:
+    """What a group gets that has no scale in the file; None leaves it to the reference observer.
+
+    What runs through the model gets none: whoever runs the file makes up something there, and coverage tells. Weights
+    and other constants get theirs, since some formats never hold those.
+    """
+    plans = [constraints.slots[slot] for slot in group.slots]
+    if statistics is not None:
+        roles = {plan.role for plan in plans}
+        solution = statistics.weights.get((plans[0].tensor, group.scheme, "minmax"))
+        if roles == {"constant"}:
+            return None
+        if roles == {"weight"} and solution is not None:
+            zero = (group.scheme.symmetric_offset,) * len(solution.scale)
+            told = f"by minimum and maximum: {file} has no scale for it"
+            return GroupParameters(QuantizationState.ACTIVATED, solution.scale, zero, told)
+    return GroupParameters(QuantizationState.INITIAL, reason=f"{file} has no scale for it")
+
+
+def _state(group: Group, constraints: Constraints, statistics: _Statistics | None) -> QuantizationState:
+    """What the statistics say of a group that has scales: mostly nothing special."""
+    plans = [constraints.slots[slot] for slot in group.slots]
+    if statistics is None or any(plan.role == "weight" for plan in plans):
+        return QuantizationState.ACTIVATED
+    found = {condition(statistics.tensors.get(plan.tensor, EMPTY_STATISTICS)) for plan in plans}
+    return (found.pop() if len(found) == 1 else None) or QuantizationState.ACTIVATED
+
+
+def _priced(record: TqcRecord, model: ImportedModel, statistics: _Statistics) -> TqcRecord:
+    """A record of a weight with its noise, which follows from its values."""
+    scheme = record.scheme
+    if record.role != "weight" or scheme is None or record.scale is None or not scheme.symmetric:
+        return record
+    values = model.constant(record.tensor)
+    own = statistics.weights.get((record.tensor, scheme, REFERENCE))
+    noise = weight_noise_db(record.tensor, values, scheme, record.scale)
+    return replace(record, noise_db=noise, own_noise_db=None if own is None else own.noise_db)
+
+
+def _is_derived(record: TqcRecord) -> bool:
+    return record.role == "bias" and record.scale is not None
+
+
+def _statistics(database: Database, reference: str, structure: Structure) -> _Statistics:
+    with database.reading() as connection:
+        record = calibrations.load_calibration(connection, reference)
+        stored = models.load_structure(connection, record.model)
+        if stored.fingerprint != structure.fingerprint:
+            raise UsageError("the calibration is of another model", record.id, "name one of the --model that is given")
+        evidence = load_evidence(connection, record.model)
+        blobs = calibrations.load_statistics(connection, record.id)
+    known = planning.complete(planning.plan_collection(structure), {name: decode(blob) for name, blob in blobs.items()})
+    constants = {name: decode(blob) for name, blob in evidence.constants.items()}
+    weights = {(one.tensor, one.scheme, one.method): one for one in evidence.weights}
+    return _Statistics(known, {**constants, **known}, weights)
+
+
+def _quantized(structure: Structure, data: RunData) -> QuantizedModel:
+    """The run as `qgraph.analysis.check` takes models."""
+    return QuantizedModel(structure, dict(_quantizations(data.tqcs)))
+
+
+def _quantizations(records: Iterable[TqcRecord]) -> Iterable[tuple[str, tuple[Quantization, ...]]]:
+    for one in records:
+        scheme = one.scheme
+        if scheme is not None and one.scale is not None and one.offset is not None:
+            found = Quantization(scheme.dtype, one.scale, one.offset, scheme.axis, scheme.quant_min, scheme.quant_max)
+            yield one.slot, (found,)
+
+
+def _findings(violations: Iterable[Violation]) -> Iterable[Finding]:
+    """What is to be stored of violations; those of ratios the solver has found already."""
+    return (
+        Finding(one.kind, one.rule, one.op, one.op_type, one.source, (), one.message)
+        for one in violations
+        if one.kind != "ratio"
+    )
