@@ -16,12 +16,14 @@ class Parts:
         fold: constant factors and addends behind weighted ops go into their weights and biases.
         equalize: the channels of activations between weighted ops get ranges of one size.
         observer: the observer is the one whose model's outputs are nearest to the float model's, as measured.
-        bias: what quantization shifts on average is measured and added to the biases.
+        ranges: the groups that cost the outputs most get other ranges, if those measure better there.
+        bias: what quantization shifts on average is added to the biases.
     """
 
     fold: bool = True
     equalize: bool = True
     observer: bool = True
+    ranges: bool = True
     bias: bool = True
 
     @property
@@ -37,7 +39,7 @@ def parts_with(on: Iterable[str] = (), off: Iterable[str] = ()) -> Parts:
         NotFoundError: no such part.
 
     >>> parts_with(off=["equalize"]).on
-    ('fold', 'observer', 'bias')
+    ('fold', 'observer', 'ranges', 'bias')
     """
     parts, names = Parts(), [field.name for field in fields(Parts)]
     for given, value in ((on, True), (off, False)):

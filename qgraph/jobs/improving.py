@@ -11,81 +11,42 @@ What is tried on the way lives in a temporary database; the user's gets the deri
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from qgraph.analysis.sessions import InMemory, run_once
-from qgraph.analysis.verify import verify as compare
+from qgraph.analysis.sessions import InMemory, open_session, run_float, run_once
 from qgraph.calib.batches import batches, joined
 from qgraph.calib.channels import magnitudes
 from qgraph.calib.data import open_data
 from qgraph.calib.images import ImageOptions
 from qgraph.errors import UsageError
 from qgraph.formats.onnx_file import write_checked
-from qgraph.formats.qdq import to_qdq
-from qgraph.improve.bias import (
-    CHANNEL_AXIS,
-    bias_corrections,
-    channel_means,
-    with_corrections,
-    with_rounded_weights,
-)
+from qgraph.improve.bias import CHANNEL_AXIS
 from qgraph.improve.equalize import equalize
 from qgraph.improve.fold import fold_factors
 from qgraph.improve.pieces import Values, peak_bytes
 from qgraph.improve.settings import Parts
-from qgraph.improve.weighted import weighted_ops, with_biases
+from qgraph.improve.weighted import weighted_ops
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.jobs.calibrating import Report, Ticker, calibrate, load_statistics
 from qgraph.jobs.exporting import Opened, open_run, refuse_to_overwrite
-from qgraph.jobs.question import Question, question_of, settings_of
+from qgraph.jobs.question import question_of
 from qgraph.jobs.solving import answer
-from qgraph.solve.parameters import GroupParameters
-from qgraph.solve.run import RunData
+from qgraph.jobs.trials import Candidate, Workplace, activations, chosen, corrected, picked
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database, open_database, sqlite_file
 from qgraph.store.encoding import Encodable
 
 MEMORY = 1 << 30
 """Bytes that the activations of all samples may take while biases are measured; with more, fewer samples are used."""
-
-MEASURED_SAMPLES = 16
-"""How many samples biases are measured on while something is tried; the mean over the places of an image needs few."""
-
-JUDGED_SAMPLES = 32
-"""How many samples the outputs are compared on; by few of them the luckiest would be taken, and not the best."""
-
-LEAST_GAIN_DB = 0.5
-"""What a change must gain to be kept: less may be luck."""
-
-OBSERVERS: tuple[tuple[str, Mapping[str, float]], ...] = (
-    ("mse", {}),
-    ("percentile", {"percentile": 0.9999}),
-    ("percentile", {"percentile": 0.99999}),
-    ("minmax", {}),
-    ("kl", {}),
-)
-"""What is tried beside the run's own observer."""
-
-KEPT, WEIGHTS = "kept", "for weights"
-
-SHARES = {"by half": 0.5, "in full": 1.0}
-"""How much of the measured shift of an op's output is taken back."""
-
-WAYS = (KEPT, WEIGHTS, *SHARES)
-"""How biases are corrected: not at all, for what rounding the weights shifts, or for all that shifts an output."""
-
-BEST_POSSIBLE_DB = 100.0
-"""What an output that is exact counts for in a mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,75 +65,6 @@ class Improved:
     calibration: str
     seconds: Mapping[str, float]
     done: tuple[str, ...]
-
-
-@dataclass
-class _Work:
-    """What the parts share.
-
-    Attributes:
-        reference: the run's own model.
-        feeds: samples to measure on, by input.
-        libraries: with the model's custom ops.
-    """
-
-    reference: ImportedModel
-    question: Question
-    shapes: Mapping[str, tuple[int, ...]]
-    feeds: list[Values]
-    data: object
-    images: ImageOptions | None
-    steps: int | None
-    folder: Path
-    libraries: Sequence[Path]
-    report: Report
-    seconds: dict[str, float] = field(default_factory=dict)
-    done: list[str] = field(default_factory=list)
-    closed: ExitStack = field(default_factory=ExitStack)
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Add what is done in the block to a part's time."""
-        start = time.perf_counter()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
-
-    def calibrated(self, database: Database, path: Path, tick: Ticker | None = None) -> str:
-        """Calibrate a changed model on the same data; returns the calibration's id."""
-        done = calibrate(
-            lambda: database,
-            path,
-            self.data,
-            steps=self.steps,
-            images=self.images,
-            question=self.question,
-            libraries=self.libraries,
-            tick=tick,
-        )
-        return done.calibration
-
-    def tell(self, line: str) -> None:
-        """Say what a part did, now and at the end."""
-        self.done.append(line)
-        self.report(line)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A model with a solution, somewhere on the way.
-
-    Attributes:
-        database: holds its calibration.
-    """
-
-    model: ImportedModel
-    data: RunData
-    database: Database
-    calibration: str
-
-    def quantized(self, model: ModelProto | None = None) -> ModelProto:
-        """The QDQ model, of other weights and biases if some are given."""
-        return to_qdq(model or self.model.proto, self.data, {}, self.model.folder)
 
 
 def improve(
@@ -212,26 +104,28 @@ def improve(
     opened = open_run(database, reference, model)
     place = output or _beside(database, opened.model)
     refuse_to_overwrite(place, opened, database)
+    candidate = Candidate(opened.model, opened.data, database, _calibration_of(database, opened))
     with tempfile.TemporaryDirectory(prefix="qgraph-") as folder, ExitStack() as closed:
-        work = _prepared(opened, data, images, steps, Path(folder), libraries, report)
-        work.closed = closed
-        with database.reading() as connection:
-            calibration = runs.resolve_run(connection, opened.run).calibration or ""
-        candidate = _Candidate(opened.model, opened.data, database, calibration)
-        best = _chosen(work, _restructured(work, candidate, database, opened, parts), parts)
+        samples = _Samples(data, steps, images, opened.input_shapes, tuple(libraries))
+        work = _prepared(opened, samples, closed, report)
+        best = chosen(work, _restructured(work, samples, candidate, Path(folder), parts), parts)
         with work.timed("bias"):
-            proto = _corrected(best.candidate, best.way, work.feeds, libraries)
+            proto = corrected(work, best.candidate, best.way, work.telling(len(work.feeds)))
         metadata = {"qgraph.improved": opened.run, "qgraph.parts": " ".join(parts.on)}
         with work.timed("write"):
-            trial = partial(run_once, shapes=opened.input_shapes, libraries=libraries)
-            write_checked(_named(proto, metadata), place, trial, opened.model.folder)
+            write_checked(_named(proto, metadata), place, samples.trial_run, opened.model.folder)
+    work.question = best.question
+    # The biases were measured with these parameters, so the derived model keeps them: its own activations are no better
+    # ground, as its biases make up for a rounding that it does not have in float.
+    kept = activations(best.candidate.data)
     with work.timed("calibrate"):
-        calibrated = work.calibrated(database, place, tick)
+        calibrated = samples.calibrated(database, place, work, tick)
         with database.reading() as connection:
             record = calibrations.load_calibration(connection, calibrated)
-        solved = answer(database, record, work.question, given=_activations(best.candidate.data))
+        solved = answer(database, record, work.question, given=kept)
     with database.transaction() as connection:
-        run = runs.save_run(connection, record.model, record.id, solved, name=name)
+        told = hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
+        run = runs.save_run(connection, record.model, record.id, solved, name=name, given=told)
         ids = [runs.resolve_run(connection, one).model for one in (run, opened.run)]
         if ids[0] != ids[1]:  # nothing may have helped: then it is still the same model
             how: dict[str, Encodable] = {"run": opened.run, "parts": asdict(parts), "done": tuple(work.done)}
@@ -239,18 +133,12 @@ def improve(
     return Improved(run, place, calibrated, work.seconds, tuple(work.done))
 
 
-def _activations(run: RunData) -> dict[str, GroupParameters]:
-    """The parameters of the groups of activations.
-
-    The biases were measured with them, so the derived model keeps them: its own activations are no better ground, as
-    its biases make up for a rounding that it does not have in float.
-    """
-    masters = {one.group: one for one in run.tqcs if one.group is not None and one.master is None}
-    return {
-        group: GroupParameters(one.state, one.scale, one.offset, one.reason)
-        for group, one in masters.items()
-        if one.role == "activation" and one.scale is not None
-    }
+def _calibration_of(database: Database, opened: Opened) -> str:
+    with database.reading() as connection:
+        calibration = runs.resolve_run(connection, opened.run).calibration
+    if calibration is None:
+        raise UsageError("the run has no calibration", opened.run, "run qgraph calibrate, then improve its run")
+    return calibration
 
 
 def _beside(database: Database, model: ImportedModel) -> Path:
@@ -262,178 +150,103 @@ def _beside(database: Database, model: ImportedModel) -> Path:
     return file.resolve().parent / f"{model.path.stem}.improved.onnx"
 
 
-def _prepared(
-    opened: Opened,
-    data: object,
-    images: ImageOptions | None,
-    steps: int | None,
-    folder: Path,
-    libraries: Sequence[Path],
-    report: Report,
-) -> _Work:
-    """Read the samples to measure on: as many as memory allows, evenly spread."""
+@dataclass(frozen=True)
+class _Samples:
+    """What models are calibrated on, and how."""
+
+    data: object
+    steps: int | None
+    images: ImageOptions | None
+    shapes: Mapping[str, tuple[int, ...]]
+    libraries: tuple[Path, ...]
+
+    def trial_run(self, path: Path) -> None:
+        """Run a model once, in the shapes in which the original was fed."""
+        run_once(path, shapes=self.shapes, libraries=self.libraries)
+
+    def calibrated(self, database: Database, path: Path, work: Workplace, tick: Ticker | None = None) -> str:
+        """Calibrate a changed model on the same data; returns the calibration's id."""
+        done = calibrate(
+            lambda: database,
+            path,
+            self.data,
+            steps=self.steps,
+            images=self.images,
+            question=work.question,
+            libraries=self.libraries,
+            tick=tick,
+        )
+        return done.calibration
+
+
+def _prepared(opened: Opened, samples: _Samples, closed: ExitStack, report: Report) -> Workplace:
+    """Read the samples to measure on, as many as memory allows, and run the float model on them."""
     structure = opened.model.structure
     tensors = {tensor.name: tensor for tensor in structure.tensors}
-    with closing(open_data(data, [tensors[name] for name in structure.inputs], images=images)) as source:
-        feeds: list[Values] = [dict(joined(batch)) for batch in batches(source.samples(steps), source)]
+    inputs = [tensors[name] for name in structure.inputs]
+    with closing(open_data(samples.data, inputs, images=samples.images)) as source:
+        feeds: list[Values] = [dict(joined(batch)) for batch in batches(source.samples(samples.steps), source)]
         for line in source.notes():
             report(line)
     if not feeds:
-        raise UsageError("no samples to improve on", str(data), "give at least one")
+        raise UsageError("no samples to improve on", str(samples.data), "give at least one")
     ends = [op.output for op in weighted_ops(opened.model.proto.graph)]
-    most = max(1, MEMORY // peak_bytes(opened.model.proto, ends, feeds[0], opened.model.folder, libraries))
-    chosen = [feeds[index] for index in _spread(len(feeds), most)]
-    if len(chosen) < len(feeds):
-        report(f"biases are measured on {len(chosen)} of {len(feeds)} samples, for memory")
+    peak = peak_bytes(opened.model.proto, ends, feeds[0], opened.model.folder, samples.libraries)
+    taken = [feeds[index] for index in sorted(picked(len(feeds), max(1, MEMORY // peak)))]
+    if len(taken) < len(feeds):
+        report(f"what is tried is measured on {len(taken)} of {len(feeds)} samples, for memory")
+    model = InMemory(opened.model.serialized(), opened.model.folder, opened.model.path.name)
+    session = open_session(model, libraries=samples.libraries)
+    names = [value.name for value in session.get_outputs()]
+    expected = [
+        list(run_float(session, names, feed, position).values()) for position, feed in enumerate(taken, start=1)
+    ]
     question = question_of(opened.data.settings)
-    return _Work(opened.model, question, opened.input_shapes, chosen, data, images, steps, folder, libraries, report)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, evenly spread."""
-    chosen = min(count, most)
-    return [index * count // chosen for index in range(chosen)]
+    return Workplace(opened.model, question, taken, expected, samples.libraries, report, closed=closed)
 
 
 def _restructured(
-    work: _Work, candidate: _Candidate, database: Database, opened: Opened, parts: Parts
-) -> list[_Candidate]:
+    work: Workplace, samples: _Samples, candidate: Candidate, folder: Path, parts: Parts
+) -> list[Candidate]:
     """The candidate folded, and that equalized, each calibrated and solved anew if that changed anything.
 
     Folding is never worse. Equalizing may be: what the activations gain the weights may lose.
     """
-    found, folder = [candidate], candidate.model.folder
+    found = [candidate]
     if parts.fold:
         with work.timed("fold"):
-            proto, swallowed = fold_factors(candidate.model.proto, folder)
+            proto, swallowed = fold_factors(candidate.model.proto, candidate.model.folder)
             work.tell(f"fold: {sum(map(len, swallowed.values()))} ops into {len(swallowed)}")
-            found = [_solved(work, proto, "folded")] if swallowed else found
+            found = [_solved(work, samples, proto, folder / "folded")] if swallowed else found
     if parts.equalize:
         with work.timed("equalize"):
             before = found[-1].model
-            sizes = _magnitudes(database, opened)
-            proto, factors = equalize(before.proto, before.structure, sizes, before.folder)
+            proto, factors = equalize(before.proto, before.structure, _magnitudes(candidate), before.folder)
             work.tell(f"equalize: {len(factors)} tensors can be")
-            found += [_solved(work, proto, "equalized")] if factors else []
+            found += [_solved(work, samples, proto, folder / "equalized")] if factors else []
     return found
 
 
-def _magnitudes(database: Database, opened: Opened) -> dict[str, NDArray[np.float64]]:
-    """The largest absolute value of each channel of what weighted ops read, from the run's calibration."""
-    with database.reading() as connection:
-        calibration = runs.resolve_run(connection, opened.run).calibration or ""
-    ranks = {tensor.name: len(tensor.shape) for tensor in opened.model.structure.tensors if tensor.shape}
+def _magnitudes(candidate: Candidate) -> dict[str, NDArray[np.float64]]:
+    """The largest absolute value of each channel of what weighted ops read, from the candidate's calibration."""
+    ranks = {tensor.name: len(tensor.shape) for tensor in candidate.model.structure.tensors if tensor.shape}
     return {
         name: magnitudes(one)
-        for name, found in load_statistics(database, calibration).items()
+        for name, found in load_statistics(candidate.database, candidate.calibration).items()
         for one in found.channels
         if name in ranks and one.axis % ranks[name] == CHANNEL_AXIS
     }
 
 
-def _solved(work: _Work, proto: ModelProto, name: str) -> _Candidate:
-    """A changed model, written, calibrated and solved in the temporary folder."""
-    path, location = work.folder / f"{name}.onnx", work.folder / f"{name}.db"
-    trial_run = partial(run_once, shapes=work.shapes, libraries=work.libraries)
-    write_checked(proto, path, trial_run, work.reference.folder)
+def _solved(work: Workplace, samples: _Samples, proto: ModelProto, stem: Path) -> Candidate:
+    """A changed model, written beside its own database, calibrated and solved."""
+    path, location = stem.with_suffix(".onnx"), stem.with_suffix(".db")
+    write_checked(proto, path, samples.trial_run, work.reference.folder)
     trial = work.closed.enter_context(closing(open_database(str(location), create=True)))
-    calibrated = work.calibrated(trial, path)
+    calibrated = samples.calibrated(trial, path, work)
     with trial.reading() as connection:
         record = calibrations.load_calibration(connection, calibrated)
-    return _Candidate(load_model(path), answer(trial, record, work.question), trial, calibrated)
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """A candidate with its biases corrected in one of `WAYS`, and how near its outputs are to the float model's."""
-
-    candidate: _Candidate
-    question: Question
-    way: str
-    score_db: float
-
-
-def _chosen(work: _Work, candidates: Sequence[_Candidate], parts: Parts) -> _Trial:
-    """Take of the candidates, and then of the observers, what is nearest to the float model.
-
-    What is there already stays unless something gains `LEAST_GAIN_DB`. The biases of the best are measured again by the
-    caller, on all samples.
-    """
-    with work.timed("equalize"):
-        trials = [_best(work, one, work.question, parts) for one in candidates]
-        best = _best_of(trials)
-        if len(trials) > 1:
-            kept = "kept" if best is not trials[0] else "not kept"
-            work.tell(f"equalize: {trials[-1].score_db:.2f} dB instead of {trials[0].score_db:.2f} dB, {kept}")
-    if parts.observer:
-        with work.timed("observer"):
-            rivals = [_best(work, best.candidate, one, parts) for one in _questions(work.question)]
-            own, best = best, _best_of([best, *rivals])
-            work.tell(f"observer: {_words(best.question)}, {best.score_db:.2f} dB; own {own.score_db:.2f} dB")
-    work.question = best.question
-    work.tell(f"biases: {'as they were' if best.way == KEPT else f'corrected {best.way}'}")
-    return best
-
-
-def _best_of(trials: Sequence[_Trial]) -> _Trial:
-    """The trial with the best score; the first one unless that gains enough."""
-    best = max(trials, key=lambda trial: trial.score_db)
-    return best if best.score_db > trials[0].score_db + LEAST_GAIN_DB else trials[0]
-
-
-def _best(work: _Work, candidate: _Candidate, question: Question, parts: Parts) -> _Trial:
-    """The best way to correct the biases of a candidate that is solved for a question."""
-    if question is not work.question:
-        with candidate.database.reading() as connection:
-            record = calibrations.load_calibration(connection, candidate.calibration)
-        candidate = replace(candidate, data=answer(candidate.database, record, question))
-    measured = [work.feeds[index] for index in _spread(len(work.feeds), MEASURED_SAMPLES)]
-    judged = [work.feeds[index] for index in _spread(len(work.feeds), JUDGED_SAMPLES)]
-    ways = WAYS if parts.bias else WAYS[:1]
-    scores = {
-        way: _score(work, candidate, _corrected(candidate, way, measured, work.libraries), judged) for way in ways
-    }
-    told = ", ".join(f"{way} {score:.2f}" for way, score in scores.items())
-    work.report(f"{_words(question)}, SNR in dB with biases {told}")
-    return _best_of([_Trial(candidate, question, way, score) for way, score in scores.items()])
-
-
-def _questions(own: Question) -> Iterator[Question]:
-    """The question with other observers than the run's own."""
-    for observer, given in OBSERVERS:
-        other = replace(own, observer=observer, parameters=given, weights=settings_of(own).weights)
-        if settings_of(other) != settings_of(own):
-            yield other
-
-
-def _words(question: Question) -> str:
-    given = ", ".join(f"{name}={value}" for name, value in question.parameters.items())
-    return f"{question.observer} ({given})" if given else str(question.observer)
-
-
-def _score(work: _Work, candidate: _Candidate, proto: ModelProto, feeds: Sequence[Values]) -> float:
-    """The mean SNR of the outputs against the run's own float model, in dB."""
-    name = work.reference.path.name
-    reference = InMemory(work.reference.serialized(), work.reference.folder, name)
-    quantized = InMemory(candidate.quantized(proto).SerializeToString(), work.reference.folder, name)
-    found = compare(reference, quantized, feeds, libraries=work.libraries).outputs.values()
-    return sum(min(one.snr_db, BEST_POSSIBLE_DB) for one in found) / max(1, len(found))
-
-
-def _corrected(candidate: _Candidate, way: str, feeds: Sequence[Values], libraries: Sequence[Path]) -> ModelProto:
-    """The candidate's float model with its biases corrected in one of `WAYS`."""
-    folder, proto = candidate.model.folder, with_biases(candidate.model.proto)
-    if way == KEPT:
-        return candidate.model.proto
-    ops = weighted_ops(proto.graph)
-    expected = channel_means(proto, ops, feeds, folder, libraries=libraries)
-    if way == WEIGHTS:
-        rounded = with_rounded_weights(proto, ops, candidate.data, folder)
-        found = bias_corrections(rounded, ops, expected, feeds, folder, libraries=libraries)
-        return with_corrections(proto, found, folder)
-    quantized = candidate.quantized()
-    found = bias_corrections(quantized, ops, expected, feeds, folder, share=SHARES[way], libraries=libraries)
-    return with_corrections(proto, found, folder)
+    return Candidate(load_model(path), answer(trial, record, work.question), trial, calibrated)
 
 
 def _named(proto: ModelProto, metadata: Mapping[str, str]) -> ModelProto:

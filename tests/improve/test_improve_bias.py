@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from qgraph.improve.bias import bias_corrections, channel_means, with_corrections
+import qgraph
+from qgraph.improve.bias import analytic_corrections, bias_corrections, channel_means, with_corrections
 from qgraph.improve.pieces import Values, cut
 from qgraph.improve.weighted import constants_of, weighted_ops, with_biases, with_constants
 from qgraph.ir.onnx_import import ImportedModel, load_model
@@ -76,7 +77,38 @@ def test_corrected_biases_restore_the_means_of_every_op(model: ImportedModel, sa
     better = channel_means(with_corrections(coarse, found, folder), ops, samples, folder)
     for op in ops:
         assert np.abs(channel_means(coarse, ops, samples, folder)[op.op] - wanted[op.op]).max() > 0.01
-        np.testing.assert_allclose(better[op.op], wanted[op.op], atol=1e-5)
+        np.testing.assert_allclose(np.median(better[op.op] - wanted[op.op], axis=0), 0, atol=1e-5)
+
+
+def test_one_sample_unlike_all_others_does_not_shift_what_is_corrected(
+    model: ImportedModel, samples: list[Values]
+) -> None:
+    proto, folder = with_biases(model.proto), model.folder
+    ops = weighted_ops(proto.graph)
+    strange = [*samples, {"x": np.full((1, 3, 6, 6), 1e4, np.float32)}]
+    coarse = damaged(proto, folder)
+    found, among = (
+        bias_corrections(coarse, ops, channel_means(proto, ops, some, folder), some, folder)
+        for some in (samples, strange)
+    )
+    assert np.abs(found["first"] - among["first"]).max() < 1
+
+
+def test_what_the_rounding_of_weights_shifts_follows_from_the_means_of_the_inputs(
+    model: ImportedModel, samples: list[Values], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "d.npz", x=np.concatenate([one["x"] for one in samples]))
+    with qgraph.open(tmp_path / "q.db") as database:
+        run = database.calibrate(model.path, tmp_path / "d.npz").solve(target="onnxruntime", observer="mse").data()
+    proto, folder = with_biases(model.proto), model.folder
+    first = [op for op in weighted_ops(proto.graph) if op.op == "first"]
+    means = {"x": np.asarray(np.concatenate([one["x"] for one in samples]).mean(axis=(0, 2, 3)), np.float64)}
+    found = analytic_corrections(proto, first, run, means, folder)["first"]
+    weight = constants_of(proto, {"w0"}, folder)["w0"][:, :, 0, 0].astype(np.float64)
+    scale = np.array(next(one.scale for one in run.tqcs if one.slot == "first:in:1"))[:, None]
+    wanted = (weight - np.clip(np.round(weight / scale), -127, 127) * scale) @ means["x"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-9)
+    assert np.abs(wanted).max() > 0
 
 
 def test_half_of_the_correction_can_be_asked_for(model: ImportedModel, samples: list[Values]) -> None:

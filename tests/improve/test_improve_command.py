@@ -10,6 +10,7 @@ from conftest import Cli
 from onnx import TensorProto, helper, numpy_helper, save
 
 import qgraph
+from qgraph.store import runs
 
 
 def write_model(path: Path) -> None:
@@ -102,8 +103,24 @@ def test_what_cannot_work_is_refused_in_one_line(
 
 
 def test_a_model_that_nothing_changes_stays_the_same_model(cli: Cli, project: Path) -> None:
-    off = [word for part in ("fold", "equalize", "bias", "observer") for word in ("--without", part)]
+    off = [word for part in ("fold", "equalize", "bias", "observer", "ranges") for word in ("--without", part)]
     done = cli("improve", "plain", "--data", "data.npz", "--steps", 2, *off, "-o", "same.onnx", "--json")
     assert done.code == 0, done.stderr
     assert (project / "same.onnx").exists()
     assert cli("show", done.json["run"], "--json").code == 0
+
+
+def test_a_run_with_other_kept_scales_is_another_run(cli: Cli, project: Path) -> None:
+    off = [word for part in ("fold", "equalize", "observer", "ranges") for word in ("--without", part)]
+    first = cli("improve", "plain", "--data", "data.npz", *off, "--without", "bias", "-o", "a.onnx", "--json").json[
+        "run"
+    ]
+    with qgraph.open("qgraph.db") as database, database.store().transaction() as connection:
+        record, data = runs.resolve_run(connection, first), runs.load_run(connection, first)
+        saved = [
+            runs.save_run(connection, record.model, record.calibration, data, given=given) for given in ("x", "y", "x")
+        ]
+    assert saved[0] == saved[2] != saved[1]
+    assert first not in saved
+    again = cli("improve", "plain", "--data", "data.npz", *off, "--without", "bias", "-o", "b.onnx", "--json").json
+    assert again["run"] == first

@@ -1,0 +1,334 @@
+"""What may become a better model, and which of it is nearest to the float model at the outputs, as measured.
+
+::
+
+    models ─ solved by each observer ─▶ of each model the nearest ─┬──────────────────▶ biases corrected ─▶ the nearest
+                                                                   └─ other ranges ─▶
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from math import log10
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from qgraph.analysis.sessions import InMemory, open_session
+from qgraph.calib.channels import means
+from qgraph.formats.qdq import to_qdq
+from qgraph.improve.bias import (
+    CHANNEL_AXIS,
+    Means,
+    analytic_corrections,
+    bias_corrections,
+    channel_means,
+    with_corrections,
+)
+from qgraph.improve.pieces import Values
+from qgraph.improve.ranges import better_ranges, costly_groups
+from qgraph.improve.settings import Parts
+from qgraph.improve.simulation import Outputs, Simulation, noise_of
+from qgraph.improve.weighted import weighted_ops, with_biases
+from qgraph.ir.onnx_import import ImportedModel
+from qgraph.jobs.calibrating import Report, load_statistics
+from qgraph.jobs.question import Question, settings_of
+from qgraph.jobs.solving import answer
+from qgraph.solve.parameters import GroupParameters
+from qgraph.solve.run import RunData
+from qgraph.store import calibrations
+from qgraph.store.database import Database
+from qgraph.tqc import QuantizationState
+
+SIGNAL = 0.999
+"""What share of the signal at the outputs the samples hold that biases and ranges are measured on. A detector is silent
+on most pictures; what shifts there says nothing about the others."""
+
+MEASURED_SAMPLES = 16
+"""How many samples biases are measured on while something is tried; the mean over the places of an image needs few."""
+
+RANGED_SAMPLES = 8
+"""How many samples ranges are tried on: there are many to try."""
+
+JUDGED_SAMPLES = 64
+"""How many samples the outputs are compared on; by few of them the luckiest would be taken, and not the best."""
+
+COSTLY_GROUPS, MEASUREMENTS = 8, 90
+"""How many groups are given other ranges, and how often may be measured to find them."""
+
+LEAST_GAIN_DB = 0.5
+"""What a change must gain to be kept: less may be luck."""
+
+OBSERVERS: tuple[tuple[str, Mapping[str, float]], ...] = (
+    ("mse", {}),
+    ("percentile", {"percentile": 0.9999}),
+    ("percentile", {"percentile": 0.99999}),
+    ("minmax", {}),
+    ("kl", {}),
+)
+"""What is tried beside the run's own observer."""
+
+KEPT, ANALYTIC = "kept", "for weights"
+
+SHARES = {"by half": 0.5, "in full": 1.0}
+"""How much of the shift that is measured behind the analytic correction is taken back."""
+
+WAYS = (KEPT, ANALYTIC, *SHARES)
+"""How biases are corrected: not at all, for what rounding the weights shifts, or for what shifts an output as well."""
+
+
+KEPT_OR_NOT = ("not kept", "kept")
+
+
+@dataclass
+class Workplace:
+    """What all parts of the work share.
+
+    Attributes:
+        reference: the run's own model.
+        feeds: samples to measure on, by input.
+        expected: the outputs of the run's own model, for each of them.
+        libraries: with the model's custom ops.
+        means: the means of what ops make in float, by model and samples: each is measured once.
+        seconds: what each part took.
+        done: a line for each part about what it did.
+        closed: is left once everything is done.
+    """
+
+    reference: ImportedModel
+    question: Question
+    feeds: list[Values]
+    expected: Sequence[Outputs]
+    libraries: Sequence[Path]
+    report: Report
+    means: dict[tuple[Path, tuple[int, ...]], Means] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    closed: ExitStack = field(default_factory=ExitStack)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add what is done in the block to a part's time."""
+        start = perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - start
+
+    def tell(self, line: str) -> None:
+        """Say what a part did, now and at the end."""
+        self.done.append(line)
+        self.report(line)
+
+    def telling(self, most: int) -> list[int]:
+        """The samples with the most signal at the outputs, which hold `SIGNAL` of it; some of them if too many do."""
+        shares = np.zeros(len(self.feeds))
+        for outputs in zip(*self.expected, strict=True):
+            if np.issubdtype(np.asarray(outputs[0]).dtype, np.floating):
+                energy = np.array([float(np.square(np.nan_to_num(one.astype(np.float64))).sum()) for one in outputs])
+                shares += energy / (energy.sum() or 1.0)
+        order = np.argsort(-shares, kind="stable")
+        held = np.cumsum(shares[order])
+        count = max(1, int(np.searchsorted(held, SIGNAL * held[-1]) + 1)) if held[-1] else len(order)
+        return [int(order[index]) for index in picked(min(count, len(order)), most)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model with a solution, somewhere on the way.
+
+    Attributes:
+        database: holds its calibration.
+    """
+
+    model: ImportedModel
+    data: RunData
+    database: Database
+    calibration: str
+
+    def quantized(self, model: ModelProto | None = None) -> ModelProto:
+        """The QDQ model, of other weights and biases if some are given."""
+        return to_qdq(model or self.model.proto, self.data, {}, self.model.folder)
+
+    def solved(self, question: Question, given: Mapping[str, GroupParameters] | None = None) -> Candidate:
+        """The same model, solved for another question, or with other parameters of groups."""
+        with self.database.reading() as connection:
+            record = calibrations.load_calibration(connection, self.calibration)
+        return replace(self, data=answer(self.database, record, question, given=given or {}))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that was solved for a question, the correction of its biases, and how near its outputs are."""
+
+    candidate: Candidate
+    question: Question
+    score_db: float
+    way: str = KEPT
+
+
+def activations(run: RunData) -> dict[str, GroupParameters]:
+    """The parameters of the groups of activations, by id."""
+    masters = {one.group: one for one in run.tqcs if one.group is not None and one.master is None}
+    return {
+        group: GroupParameters(one.state, one.scale, one.offset, one.reason)
+        for group, one in masters.items()
+        if one.role == "activation" and one.scale is not None
+    }
+
+
+def chosen(work: Workplace, candidates: Sequence[Candidate], parts: Parts) -> Trial:
+    """Take of the candidates, the observers, the ranges and the corrections what is nearest to the float model.
+
+    What is there already stays unless something gains `LEAST_GAIN_DB`. The biases of the best are measured again by the
+    caller, on all samples.
+    """
+    questions = [work.question, *(_questions(work.question) if parts.observer else ())]
+    with work.timed("observer"):
+        rivals = [[_trial(work, one, question) for question in questions] for one in candidates]
+    finalists = [_best_of(one) for one in rivals]
+    if parts.ranges:
+        with work.timed("ranges"):
+            finalists.append(_ranged(work, max(rivals, key=lambda some: max(one.score_db for one in some))))
+    if parts.bias:
+        with work.timed("bias"):
+            finalists = [_best_way(work, one) for one in finalists]
+    best = _best_of(finalists)
+    own = rivals[0][0]
+    if len(candidates) > 1:
+        is_kept = best.candidate.model is not candidates[0].model
+        scores = [one.score_db for one in finalists]
+        before = " before other ranges" if parts.ranges else ""
+        work.tell(f"equalize: {KEPT_OR_NOT[is_kept]}; {scores[1]:.2f} dB instead of {scores[0]:.2f} dB{before}")
+    if parts.observer:
+        work.tell(f"observer: {_words(best.question)}; the run has {_words(own.question)}")
+    if parts.ranges:
+        others = max(one.score_db for one in finalists[:-1])
+        is_kept = best is finalists[-1]
+        work.tell(f"ranges: {finalists[-1].score_db:.2f} dB instead of {others:.2f} dB, {KEPT_OR_NOT[is_kept]}")
+    if parts.bias:
+        work.tell(f"biases: {'as they were' if best.way == KEPT else f'corrected {best.way}'}")
+    work.tell(f"SNR of the outputs: {best.score_db:.2f} dB instead of {own.score_db:.2f} dB")
+    return best
+
+
+def _best_of(trials: Sequence[Trial]) -> Trial:
+    """The trial with the best score; the first one unless that gains enough."""
+    best = max(trials, key=lambda trial: trial.score_db)
+    return best if best.score_db > trials[0].score_db + LEAST_GAIN_DB else trials[0]
+
+
+def _questions(own: Question) -> Iterator[Question]:
+    """The question with other observers than the run's own."""
+    for observer, given in OBSERVERS:
+        other = replace(own, observer=observer, parameters=given, weights=settings_of(own).weights)
+        if settings_of(other) != settings_of(own):
+            yield other
+
+
+def _words(question: Question) -> str:
+    given = ", ".join(f"{name}={value}" for name, value in question.parameters.items())
+    return f"{question.observer} ({given})" if given else str(question.observer)
+
+
+def _trial(work: Workplace, candidate: Candidate, question: Question) -> Trial:
+    """A candidate solved for a question, its biases as they are."""
+    solved = candidate if settings_of(question) == candidate.data.settings else candidate.solved(question)
+    found = Trial(solved, question, _score(work, solved.quantized()))
+    work.report(f"{candidate.model.path.stem}, {_words(question)}: {found.score_db:.2f} dB")
+    return found
+
+
+def _ranged(work: Workplace, rivals: Sequence[Trial]) -> Trial:
+    """A trial with other ranges for the costly groups; those that the observers found are among the ones tried.
+
+    It starts from the ranges of least error of the values themselves, which are best for all that costs little.
+    """
+    start = next((one for one in rivals if one.question.observer == "mse"), rivals[0])
+    run, samples = start.candidate.data, work.telling(RANGED_SAMPLES)
+    feeds, expected = [work.feeds[index] for index in samples], [work.expected[index] for index in samples]
+    simulation = Simulation(start.candidate.model, run, feeds, expected, work.libraries)
+    parameters = {group: one for group, one in activations(run).items() if group in simulation.groups}
+    proposals: dict[str, list[GroupParameters]] = {}
+    for rival in rivals:
+        for group, one in activations(rival.candidate.data).items():
+            proposals.setdefault(group, []).append(replace(one, reason=f"as {_words(rival.question)} has it"))
+    known = [group for group in simulation.groups if group in parameters]  # a constant may lead a group
+    free = [group for group in known if parameters[group].state == QuantizationState.ACTIVATED]
+    costly = costly_groups(free, parameters, simulation.noise, COSTLY_GROUPS, MEASUREMENTS)
+    changed = better_ranges(costly, parameters, proposals, simulation.noise)
+    solved = start.candidate.solved(start.question, {**activations(run), **changed})
+    work.report(f"other ranges for {len(changed)} of {len(parameters)} groups")
+    return replace(start, candidate=solved, score_db=_score(work, solved.quantized()))
+
+
+def _best_way(work: Workplace, best: Trial) -> Trial:
+    """The best way to correct the biases of a trial."""
+    samples = work.telling(MEASURED_SAMPLES)
+    scores = {KEPT: best.score_db}
+    for way in WAYS[1:]:
+        proto = corrected(work, best.candidate, way, samples)
+        scores[way] = _score(work, best.candidate.quantized(proto))
+    work.report("biases, SNR in dB: " + ", ".join(f"{way} {score:.2f}" for way, score in scores.items()))
+    way = max(scores, key=lambda one: scores[one])
+    return replace(best, way=way, score_db=scores[way])
+
+
+def _score(work: Workplace, quantized: ModelProto) -> float:
+    """The mean SNR of the outputs against the run's own float model, in dB, with integer kernels."""
+    samples = sorted(picked(len(work.feeds), JUDGED_SAMPLES))
+    model = InMemory(quantized.SerializeToString(), work.reference.folder, work.reference.path.name)
+    session = open_session(model, libraries=work.libraries)
+    found = (session.run(None, dict(work.feeds[index])) for index in samples)
+    return -10 * log10(noise_of([work.expected[index] for index in samples], found))
+
+
+def corrected(work: Workplace, candidate: Candidate, way: str, samples: Sequence[int]) -> ModelProto:
+    """The candidate's float model with its biases corrected in one of `WAYS`.
+
+    Args:
+        samples: the numbers of those to measure on.
+    """
+    if way == KEPT:
+        return candidate.model.proto
+    folder, proto = candidate.model.folder, with_biases(candidate.model.proto)
+    ops = weighted_ops(proto.graph)
+    analytic = analytic_corrections(proto, ops, candidate.data, _input_means(candidate), folder)
+    result = with_corrections(proto, analytic, folder)
+    if way == ANALYTIC:
+        return result
+    feeds = [work.feeds[index] for index in samples]
+    key = candidate.model.path, tuple(samples)
+    if key not in work.means:
+        work.means[key] = channel_means(proto, ops, feeds, folder, libraries=work.libraries)
+    expected = work.means[key]
+    quantized = candidate.quantized(result)
+    found = bias_corrections(quantized, ops, expected, feeds, folder, share=SHARES[way], libraries=work.libraries)
+    return with_corrections(result, found, folder)
+
+
+def _input_means(candidate: Candidate) -> dict[str, NDArray[np.float64]]:
+    """The mean of each channel of what weighted ops read, from the candidate's calibration."""
+    ranks = {tensor.name: len(tensor.shape) for tensor in candidate.model.structure.tensors if tensor.shape}
+    return {
+        name: np.nan_to_num(means(one))
+        for name, found in load_statistics(candidate.database, candidate.calibration).items()
+        for one in found.channels
+        if name in ranks and one.axis % ranks[name] == CHANNEL_AXIS
+    }
+
+
+def picked(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, at random, and the same at each call.
+
+    At random, as data may repeat its kinds at even distances.
+
+    >>> picked(3, 8), sorted(picked(100, 4))
+    ([0, 1, 2], [5, 20, 36, 82])
+    """
+    if count <= most:
+        return list(range(count))
+    return [int(one) for one in np.random.default_rng(0).permutation(count)[:most]]
