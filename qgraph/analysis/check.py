@@ -168,6 +168,8 @@ def _same(tie: Same, case: Case) -> Iterator[Located]:
     scales_agree = same_scales(a.scale, b.scale)
     what = "zero point" if scales_agree else "scale"
     shift = f" ({a.dtype} and {b.dtype} compared with zero points shifted)" if a.dtype != b.dtype else ""
+    prefers = tie.strength == Strength.PREFERRED
+    verb, only = ("would", f"; {case.pack.name} only prefers it") if prefers else ("must", "")
     violation = Violation(
         rule=origin.rule,
         kind="same",
@@ -175,7 +177,7 @@ def _same(tie: Same, case: Case) -> Iterator[Located]:
         op_type=origin.op_type,
         source=origin.source,
         tensors=(a, b),
-        message=f"{a.name} and {b.name} must have equal parameters, but differ in {what}{shift}",
+        message=f"{a.name} and {b.name} {verb} have equal parameters, but differ in {what}{shift}{only}",
         repair=_repair_of(tie, a, b, case),
     )
     yield violation, tie.a

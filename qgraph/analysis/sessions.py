@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import ModelProto, ValueInfoProto
 
 from qgraph.calib.op_libraries import register, unregistered
 from qgraph.errors import DataError, ModelError, QgraphError
@@ -75,6 +76,22 @@ def open_session(
         raise ModelError("onnxruntime cannot load the model", f"{model}: {reason}", "check the model") from error
 
 
+def run_float(
+    session: onnxruntime.InferenceSession, names: Sequence[str], sample: Sample, position: int
+) -> dict[str, NDArray[np.generic]]:
+    """Outputs of the float model by name.
+
+    Raises:
+        DataError: it does not take the sample.
+    """
+    try:
+        found = session.run(list(names), dict(sample))
+    except Exception as error:  # the runtime's errors have no common class
+        reason = " ".join(str(error).split())
+        raise DataError("the model does not take a sample", f"sample {position}: {reason}", "check the data") from error
+    return {name: np.asarray(one) for name, one in zip(names, found, strict=True)}
+
+
 def run_once(
     path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, *, libraries: Sequence[Path] = ()
 ) -> None:
@@ -105,6 +122,18 @@ def run_once(
         else:
             return
     raise failures[0]
+
+
+def with_outputs(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
+    """A copy of a model with further outputs, whose types the runtime infers where the model does not tell them."""
+    proto = ModelProto()
+    proto.CopyFrom(model)
+    known = {value.name for value in proto.graph.output}
+    described = {value.name: value for value in proto.graph.value_info}
+    proto.graph.output.extend(
+        described.get(name, ValueInfoProto(name=name)) for name in dict.fromkeys(tensors) if name not in known
+    )
+    return proto
 
 
 def _session(model: Path | InMemory, *, optimized: bool, libraries: Sequence[Path]) -> onnxruntime.InferenceSession:

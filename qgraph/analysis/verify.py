@@ -1,11 +1,11 @@
 """How far an exported model's outputs are from the float model's, on the same samples.
 
-Only sums are kept, so memory does not grow with the number of samples.
+The exported model is run in two ways: at onnxruntime's default optimisation, which makes integer kernels of it as in
+deployment and merges away a requantize that has one reader; and every node as it is written.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,39 +14,30 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from qgraph.analysis.sessions import DTYPES, InMemory, Sample, open_session
+from qgraph.analysis.sessions import DTYPES, InMemory, Sample, open_session, run_float
+from qgraph.analysis.verify_labels import Accuracy, Hits, rows_of_classes
+from qgraph.analysis.verify_layers import Layers
+from qgraph.analysis.verify_sums import OutputAgreement as OutputAgreement
+from qgraph.analysis.verify_sums import Sums
 from qgraph.errors import DataError, ModelError
 
 
 @dataclass(frozen=True, slots=True)
-class OutputAgreement:
-    """How one output agrees, over all samples.
+class Verification:
+    """The outputs by name, sorted, and how many samples (feeds) were run.
 
     Attributes:
-        exact: every value is finite and the float model's.
-        snr_db: signal power over error power, in dB; inf where there is no error, -inf where there is no signal: the
-            float model's output is all zero. JSON has null for both, and `exact` tells which.
-        cosine: of all values as one vector; None where one of the two is all zero.
-        top1: share of rows along the last axis whose largest value is at the same place; None where rows have
-            one value.
-        max_abs_error: the largest absolute difference.
-        nonfinite: values that are NaN or infinite on either side; they count nowhere else.
+        outputs: of the exported model as it was asked for; optimised, where both were.
+        unoptimized: of the exported model with every node as it is written, where both were asked for.
+        accuracy: by output, on labelled samples.
+        layers: tensor by tensor, where it was asked for.
     """
-
-    exact: bool
-    snr_db: float
-    cosine: float | None
-    top1: float | None
-    max_abs_error: float
-    nonfinite: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The outputs by name, sorted, and how many samples (feeds) were run."""
 
     outputs: Mapping[str, OutputAgreement]
     samples: int
+    unoptimized: Mapping[str, OutputAgreement] | None = None
+    accuracy: Mapping[str, Accuracy] | None = None
+    layers: Layers | None = None
 
 
 def verify(
@@ -54,7 +45,8 @@ def verify(
     exported: Path | InMemory,
     samples: Iterable[Sample],
     *,
-    optimized: bool = True,
+    optimized: bool | None = True,
+    labels: Iterable[Sequence[int]] | None = None,
     libraries: Sequence[Path] = (),
 ) -> Verification:
     """Run both models on the same samples and compare their outputs.
@@ -63,88 +55,58 @@ def verify(
         reference: the float model.
         exported: a model with the same inputs and outputs.
         samples: one array per input each; read once.
-        optimized: at onnxruntime's default optimisation (integer kernels); False: every node as it is written.
+        optimized: at onnxruntime's default optimisation (integer kernels); False: every node as it is written; None:
+            both.
+        labels: the true classes of the rows of each sample, in step with `samples`.
         libraries: with the models' custom ops; see `qgraph.calib.op_libraries`.
 
     Raises:
         ModelError: a model cannot be loaded, or the outputs have other names or shapes.
-        DataError: there is no sample, or the float model does not take one.
+        DataError: there is no sample, or the float model does not take one; a label is no class of an output, or no
+            output has one row of classes per label.
     """
-    float_session = open_session(reference, optimized=optimized, libraries=libraries)
-    exported_session = open_session(exported, optimized=optimized, libraries=libraries)
-    names, other = _numeric_outputs(float_session), _numeric_outputs(exported_session)
-    if names != other:
-        raise ModelError("the models have other outputs", f"{names} and {other}", "verify an export of this model")
-    sums = {name: _Sums() for name in names}
+    float_session = open_session(reference, optimized=optimized is not False, libraries=libraries)
+    ways = (True, False) if optimized is None else (optimized,)
+    sessions = {way: open_session(exported, optimized=way, libraries=libraries) for way in ways}
+    names = _numeric_outputs(float_session)
+    for session in sessions.values():
+        if (other := _numeric_outputs(session)) != names:
+            raise ModelError("the models have other outputs", f"{names} and {other}", "verify an export of this model")
+    sums = {way: {name: Sums() for name in names} for way in ways}
+    true_classes = None if labels is None else iter(labels)
+    hits: dict[str, Hits] = {}
     count = 0
     for count, sample in enumerate(samples, start=1):
-        try:
-            expected = float_session.run(names, dict(sample))
-        except Exception as error:  # the runtime's errors have no common class
-            reason = " ".join(str(error).split())
-            raise DataError(
-                "the model does not take a sample", f"sample {count}: {reason}", "check the data"
-            ) from error
-        for name, a, b in zip(names, expected, exported_session.run(names, dict(sample)), strict=True):
-            sums[name].add(np.asarray(a), np.asarray(b), name)
+        expected = run_float(float_session, names, sample, count)
+        found = {
+            way: dict(zip(names, session.run(names, dict(sample)), strict=True)) for way, session in sessions.items()
+        }
+        for name, array in expected.items():
+            for way in ways:
+                sums[way][name].add(array, np.asarray(found[way][name]), name)
+        if true_classes is not None:
+            _judge(expected, found[ways[0]], next(true_classes), hits)
     if not count:
         raise DataError("no samples to verify on", str(exported), "give at least one")
-    return Verification({name: sums[name].agreement() for name in names}, count)
+    agreements = {way: {name: one.agreement() for name, one in by_name.items()} for way, by_name in sums.items()}
+    if labels is not None and not hits:
+        raise DataError("no output has one row of classes per label", ", ".join(names), "leave out the labels")
+    accuracy = None if labels is None else {name: one.accuracy() for name, one in sorted(hits.items())}
+    return Verification(agreements[ways[0]], count, agreements[False] if len(ways) > 1 else None, accuracy)
+
+
+def _judge(
+    expected: Mapping[str, NDArray[np.generic]],
+    found: Mapping[str, NDArray[np.generic]],
+    labels: Sequence[int],
+    hits: dict[str, Hits],
+) -> None:
+    for name, array in expected.items():
+        rows = [rows_of_classes(np.asarray(one), len(labels)) for one in (array, found[name])]
+        if rows[0] is not None and rows[1] is not None:
+            hits.setdefault(name, Hits()).add(rows[0], rows[1], labels)
 
 
 def _numeric_outputs(session: onnxruntime.InferenceSession) -> list[str]:
     """Names of the outputs that are tensors of numbers, sorted; text and sequences have no distance."""
     return sorted(value.name for value in session.get_outputs() if value.type in DTYPES)
-
-
-@dataclass
-class _Sums:
-    """What one output's agreement is computed from; float64 sums."""
-
-    signal: float = 0.0
-    exported: float = 0.0
-    product: float = 0.0
-    error: float = 0.0
-    max_abs_error: float = 0.0
-    nonfinite: int = 0
-    rows: int = 0
-    hits: int = 0
-
-    def add(self, expected: NDArray[np.generic], actual: NDArray[np.generic], name: str) -> None:
-        """Count one sample's output."""
-        if expected.shape != actual.shape:
-            raise ModelError(
-                "an output has another shape", f"{name}: {expected.shape} and {actual.shape}", "export the model again"
-            )
-        x, y = expected.astype("float64"), actual.astype("float64")
-        if x.ndim and x.shape[-1] > 1:
-            same = x.argmax(axis=-1) == y.argmax(axis=-1)
-            self.rows += same.size
-            self.hits += int(same.sum())
-        finite = np.isfinite(x) & np.isfinite(y)
-        self.nonfinite += finite.size - int(finite.sum())
-        x, y = x[finite], y[finite]
-        difference = x - y
-        self.signal += float(x @ x)
-        self.exported += float(y @ y)
-        self.product += float(x @ y)
-        self.error += float(difference @ difference)
-        self.max_abs_error = max(self.max_abs_error, float(np.abs(difference).max(initial=0.0)))
-
-    def agreement(self) -> OutputAgreement:
-        """The figures that the sums give."""
-        norms = math.sqrt(self.signal) * math.sqrt(self.exported)
-        return OutputAgreement(
-            exact=not self.error and not self.nonfinite,
-            snr_db=_decibels(self.signal, self.error),
-            cosine=self.product / norms if norms else None,
-            top1=self.hits / self.rows if self.rows else None,
-            max_abs_error=self.max_abs_error,
-            nonfinite=self.nonfinite,
-        )
-
-
-def _decibels(signal: float, error: float) -> float:
-    if not error:
-        return math.inf
-    return 10 * math.log10(signal / error) if signal else -math.inf

@@ -15,6 +15,7 @@ from qgraph.analysis.violation import Report, Violation
 from qgraph.cli import completion
 from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, Target
 from qgraph.cli.output import write_json, write_line
+from qgraph.errors import UsageError
 
 app = typer.Typer()
 
@@ -61,6 +62,8 @@ def check(
     Example: qgraph check model.int8.onnx --target tflite
     Example: qgraph check model.tflite --target tflite --run latest
     """
+    if json and format is Format.SARIF:
+        raise UsageError("two formats at once", f"--json and --format {format}", "leave one of them out")
     from qgraph.jobs.checking import check_file  # loads onnx
 
     report = check_file(model, target, run=run, database=db)
@@ -115,8 +118,7 @@ def _write_text(report: Report, model: Path) -> None:
     for violation in report.violations:
         _write_violation(violation)
     for note in report.notes:
-        what = note.message.replace("must have", "would have", 1)
-        write_line(f"note: {note.rule} ({note.op_type} {note.op}): {what}; {report.target} only prefers it")
+        write_line(f"note: {note.rule} ({note.op_type} {note.op}): {note.message}")
     count, summary = len(report.violations), report.summary
     found = "no violations" if not count else f"{count} violation{'s' if count > 1 else ''}"
     write_line(f"{model}: {found} of {report.target}; {summary.quantized} tensors are quantized")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,7 @@ def diff(
         (*answer["groups"].values(), *answer["coverage"].values())
     )
     if json:
-        write_json({**answer, "scales": answer["scales"][:top]})
+        write_json(first_of_each(answer, top))
     else:
         show_diff(answer, top, differs=differs)
     if output is not None:
@@ -67,23 +68,43 @@ def diff(
         raise Exit(FAILED)
 
 
+def first_of_each(answer: dict[str, Any], top: int | None) -> dict[str, Any]:
+    """The answer with only the first of each list, but for the conditions that failed."""
+    groups = {what: changes[:top] for what, changes in answer["groups"].items()}
+    lists = {key: value[:top] for key, value in answer.items() if isinstance(value, list) and key != "failed"}
+    return {**answer, **lists, "groups": groups}
+
+
+def show_list(lines: Iterable[str], what: str, top: int | None) -> None:
+    """Lines of one kind, as many as were asked for, and how many there are besides."""
+    every = list(lines)
+    for line in every[:top]:
+        write_line(line)
+    if top is not None and len(every) > top:
+        write_line(f"and {len(every) - top} more {what}")
+
+
 def show_diff(answer: dict[str, Any], top: int | None, *, differs: bool) -> None:
     """A diff as text: first what was asked differently, then what came of it."""
     if not differs:
         write_line(f"{answer['a']} and {answer['b']} do not differ")
-    show_origins(answer)
+    show_origins(answer, top)
     show_coverage(answer["coverage"])
     for what in ("split", "merged"):
-        for change in answer["groups"][what]:
-            write_line(f"group {change['group']} {what}: {cell(change['tensors'])}")
-    for change in answer["states"]:
-        write_line(f"{change['tensor']}: {cell(change['a'])} → {cell(change['b'])}")
-    for change in answer["requantize"]:
-        where = answer["b"] if change["a"] is None else answer["a"] if change["b"] is None else "both, differently"
-        write_line(f"requantize {change['slot']}: in {where}")
+        changes = answer["groups"][what]
+        show_list((f"group {one['group']} {what}: {cell(one['tensors'])}" for one in changes), f"groups {what}", top)
+    states = (f"{one['tensor']}: {cell(one['a'])} → {cell(one['b'])}" for one in answer["states"])
+    show_list(states, "states", top)
+    show_list((requantize_line(one, answer) for one in answer["requantize"]), "requantizes", top)
     show_scales(answer, top)
     for failure in answer["failed"]:
         write_line(f"failed: {failure['condition']} (it is {cell(failure['value'])})")
+
+
+def requantize_line(change: dict[str, Any], answer: dict[str, Any]) -> str:
+    """Where one requantize is."""
+    where = answer["b"] if change["a"] is None else answer["a"] if change["b"] is None else "both, differently"
+    return f"requantize {change['slot']}: in {where}"
 
 
 def show_scales(answer: dict[str, Any], top: int | None) -> None:
@@ -110,15 +131,13 @@ def show_scales(answer: dict[str, Any], top: int | None) -> None:
     write_line(f"{plural(len(answer['scales']), 'tensor has', 'tensors have')} another scale or offset")
 
 
-def show_origins(answer: dict[str, Any]) -> None:
+def show_origins(answer: dict[str, Any], top: int | None) -> None:
     """What the runs come from, where it differs: provenance and settings, and the names of two versions of a model."""
     for name, change in [*answer["provenance"].items(), *answer["settings"].items()]:
         write_line(f"{name}: {cell(change['a'])} → {cell(change['b'])}")
-    for change in answer["renamed"]:
-        write_line(f"renamed: {change['a']} → {change['b']}")
+    show_list((f"renamed: {one['a']} → {one['b']}" for one in answer["renamed"]), "renamed", top)
     for what, run in (("removed", "a"), ("added", "b")):
-        for tensor in answer[what]:
-            write_line(f"{what}: {tensor}, only in {answer[run]}")
+        show_list((f"{what}: {tensor}, only in {answer[run]}" for tensor in answer[what]), what, top)
 
 
 def show_coverage(coverage: dict[str, Any]) -> None:

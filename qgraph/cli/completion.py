@@ -36,6 +36,13 @@ def observers(incomplete: str) -> Offer:
     return offer(incomplete, ((entry.name, entry.summary) for entry in entries()))
 
 
+def formats(incomplete: str) -> Offer:
+    """What a run can be written as, and read from."""
+    from qgraph.formats.scale_files import FORMATS  # only this needs it
+
+    return offer(incomplete, ((name, "") for name in ("qdq", "graphml", *FORMATS)))
+
+
 def runs(context: typer.Context, incomplete: str) -> Offer:
     """The runs by id and by name, and the newest."""
     return offer(incomplete, _runs(context))

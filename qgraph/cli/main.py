@@ -24,7 +24,9 @@ from qgraph.cli import (
     plotting,
     querying,
     questions,
+    sensitivity,
     solving,
+    verifying,
 )
 from qgraph.cli.output import emit, visible
 from qgraph.errors import ConflictError, QgraphError, UsageError
@@ -45,6 +47,8 @@ app.add_typer(comparing.app)
 app.add_typer(querying.app)
 app.add_typer(plotting.app)
 app.add_typer(exporting.app)
+app.add_typer(verifying.app)
+app.add_typer(sensitivity.app)
 app.add_typer(improving.app)
 app.add_typer(checking.app)
 app.add_typer(database.removal)
@@ -116,6 +120,6 @@ def report(error: QgraphError, arguments: Sequence[str]) -> int:
             emit(f"{json.dumps({'schema': 1, 'error': body})}\n", sys.stdout)
     emit(f"{visible(f'qgraph: {error}')}\n", sys.stderr)
     if isinstance(error, ConflictError):
-        for conflict in error.conflicts:
+        for conflict in error.conflicts[1:]:  # the first one is in the line
             emit(f"  {visible(conflict)}\n", sys.stderr)
     return BAD

@@ -18,10 +18,15 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """What is shown while samples are counted. The clock starts at the first one: loading and compiling are over."""
+    """What is shown while samples are counted. The clock starts at the first one: loading and compiling are over.
 
-    def __init__(self, what: str) -> None:
+    Args:
+        unit: what is counted instead of samples.
+    """
+
+    def __init__(self, what: str, unit: str = "samples") -> None:
         self._what = what
+        self._unit = unit
         self._bar: tuple[Bar, TaskID] | None = None
         self._first: tuple[int, float] | None = None
         self._told = 0.0
@@ -45,7 +50,7 @@ class Progress:
             self._draw(done, total, rate)
         elif rate and now - self._told >= LINE_SECONDS:
             self._told = now
-            note(f"{self._what}: {done} of {total} samples, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+            note(f"{self._what}: {done} of {total} {self._unit}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -162,10 +162,11 @@ def show_tensor(answer: dict[str, Any]) -> None:
 
 def write_statistics(statistics: dict[str, Any]) -> None:
     """Counts and extremes with the samples that hold them, channels and rows, and the histogram on a log axis."""
-    parts = ("provenance", "channels", "rows", "histogram")
+    parts = ("provenance", "origins", "channels", "rows", "histogram")
     held = statistics["provenance"]
     rows = [(key, value) for key, value in statistics.items() if key not in parts]
-    rows += [(f"{what} in sample", held[what]) for what in ("minimum", "maximum", "nonfinite") if held[what]]
+    known = {what: held[what] for what in ("minimum", "maximum", "nonfinite") if held[what]}
+    rows += [(f"{what} in sample", sample_words(one, statistics["origins"].get(one))) for what, one in known.items()]
     for one in statistics["channels"]:
         kind = "histograms" if one["histograms"] else "extremes and means"
         rows.append((f"channels, axis {one['axis']}", f"{one['channels']} with {kind}"))
@@ -176,6 +177,14 @@ def write_statistics(statistics: dict[str, Any]) -> None:
     lines = bars(statistics["histogram"], min(console().width, WIDEST_HISTOGRAM))
     for line in ["", *lines] if lines else ():
         write_line(line)
+
+
+def sample_words(sample: str, origin: dict[str, Any] | None) -> str:
+    """A sample as a person finds it: by its place in the data and its file, where they are known, and by its hash."""
+    if origin is None:
+        return sample
+    named = "" if origin["name"] is None else f", {origin['name']}"
+    return f"{origin['index']}{named} ({sample})"
 
 
 @app.command()

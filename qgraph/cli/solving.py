@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -156,6 +157,16 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    extend: Annotated[
+        str | None,
+        typer.Option(
+            "--extend",
+            metavar="CALIBRATION",
+            help="Add the data's samples to those of a complete calibration; what it counted is not run again.",
+            show_default=False,
+            autocompletion=completion.calibrations,
+        ),
+    ] = None,
     op_library: OpLibrary = None,
     size: ImageSize = None,
     resize: ImageResize = Resize.STRETCH,
@@ -179,6 +190,8 @@ def calibrate(
 
     Example: qgraph calibrate model.onnx --data photos.npz --shard 1/4 --max-memory 2G
 
+    Example: qgraph calibrate model.onnx --data more_photos.npz --extend c1
+
     Example: qgraph calibrate model.onnx --data photos.npz --op-library ./libmyops.so
 
     Example: qgraph calibrate model.onnx --data photos/ --size 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
@@ -192,8 +205,7 @@ def calibrate(
     of_a_run = [name, param, wishes or None, *alignment.values()]
     if target is None and (force_overlap != ForceOverlap.FALSE or any(option is not None for option in of_a_run)):
         raise UsageError("options of a run without a target", "qgraph calibrate", "add --target, or leave them out")
-    if target is not None and shard is not None:
-        raise UsageError("a run of one shard", "qgraph calibrate", "leave out --target; merge the shards, then solve")
+    refuse_together(target=target, shard=shard, extend=extend, dry_run=dry_run)
     if target is not None:
         from qgraph.jobs.question import Question  # heavy
 
@@ -228,6 +240,7 @@ def calibrate(
             checkpoint_every=checkpoint_every,
             max_memory=max_memory,
             shard=shard,
+            extend=extend,
             op_library=op_library,
             question=question,
             name=name,
@@ -337,6 +350,14 @@ def solve(
             summarize(run)
 
 
+def refuse_together(*, target: str | None, shard: str | None, extend: str | None, dry_run: bool) -> None:
+    """Refuse options of `calibrate` that contradict each other."""
+    if target is not None and shard is not None:
+        raise UsageError("a run of one shard", "qgraph calibrate", "leave out --target; merge the shards, then solve")
+    if extend is not None and dry_run:
+        raise UsageError("a dry run that extends a calibration", extend, "leave out --extend: the data costs the same")
+
+
 def alignment_options(
     elementwise: str | None, concat: str | None, averagepool: str | None, resize: str | None
 ) -> MergeOptions:
@@ -367,9 +388,11 @@ def summarize(run: qgraph.Run) -> None:
     write_line(f"{shown['groups']} groups, {shown['requantizes']} requantizes; slots: {states}")
     for event in shown["events"]:
         note(event)
-    for finding in shown["findings"]:
-        if finding["kind"] == "ratio":
-            note(f"{finding['rule']} at {finding['op']}: {finding['message']} ({finding['source']})")
+    broken = [finding for finding in shown["findings"] if finding["kind"] == "ratio"]
+    counts = Counter(finding["rule"] for finding in broken)
+    for rule, first in {finding["rule"]: finding for finding in reversed(broken)}.items():
+        more = f"; and {counts[rule] - 1} more, which qgraph show {run.id} lists" if counts[rule] > 1 else ""
+        note(f"{rule} at {first['op']}: {first['message']} ({first['source']}){more}")
 
 
 def tell_forecast(answer: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from qgraph.analysis.diff import Diff, as_json, diff, noises
 from qgraph.analysis.diff_match import match
 from qgraph.analysis.diff_rename import renamed
 from qgraph.analysis.diff_thresholds import conditions, failures
-from qgraph.jobs.objects import many_objects
+from qgraph.objects import many_objects
 from qgraph.solve.run import RunData
 from qgraph.store import models, runs
 from qgraph.store.database import Database

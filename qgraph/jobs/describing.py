@@ -14,6 +14,7 @@ from qgraph.calib.statistics import TensorStatistics, condition
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database
 from qgraph.store.evidence import load_evidence
+from qgraph.store.records import SampleOrigin
 
 
 def describe_statistics(database: Database, run: str, tensor: str) -> Mapping[str, object] | None:
@@ -23,8 +24,16 @@ def describe_statistics(database: Database, run: str, tensor: str) -> Mapping[st
         NotFoundError: no such run.
         StatisticsError: a stored blob is damaged.
     """
-    found = statistics_of_tensors(database, run, [tensor])
-    return _described(found[tensor]) if tensor in found else None
+    found = statistics_of_tensors(database, run, [tensor]).get(tensor)
+    if found is None:
+        return None
+    held = [one for one in asdict(found.provenance).values() if one is not None]
+    origins: Mapping[str, SampleOrigin] = {}
+    with database.reading() as connection:
+        record = runs.resolve_run(connection, run)
+        if record.calibration is not None and held:
+            origins = calibrations.load_origins(connection, record.calibration, held)
+    return {**_described(found), "origins": {sample: asdict(origin) for sample, origin in origins.items()}}
 
 
 def statistics_of_tensors(database: Database, run: str, tensors: Sequence[str]) -> dict[str, TensorStatistics]:

@@ -46,9 +46,10 @@ def forecast(
     """
     imported = load_model(model)
     structure = imported.structure
+    slots = shipped_slots(structure)
     if question is not None:
-        pose(structure, question)
-    plan = plan_recording(structure, shipped_slots(structure))
+        slots = slots.union(pose(structure, question).constraints.slots.values())
+    plan = plan_recording(structure, slots)
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     inputs = [tensors[name] for name in structure.inputs]
     runner = OnnxRunner(imported.proto, plan.exposed, folder=imported.folder, libraries=libraries)

@@ -9,7 +9,7 @@ from qgraph.formats.graphml import write_graphml
 from qgraph.graphdb import cypher
 from qgraph.graphdb.property_graph import PropertyGraph, property_graph
 from qgraph.graphdb.statement import check_reads_only
-from qgraph.jobs.objects import many_objects
+from qgraph.objects import many_objects
 from qgraph.store import models, runs
 from qgraph.store.database import Database
 from qgraph.store.view_tables import meant_slots

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qgraph.calib.observers.catalog import AUTO, OBSERVERS
-from qgraph.calib.observers.observe import observe
+from qgraph.calib.observers.observe import observe_all
 from qgraph.calib.octaves import pieces
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.errors import NotFoundError, UsageError
@@ -84,7 +84,8 @@ def _subject(
 def _answers(whole: TensorStatistics, scheme: Scheme) -> dict[str, tuple[float, int, float | None]]:
     """Scale, offset and noise of each shipped observer that answers."""
     names = [name for name in OBSERVERS if name != AUTO]
-    found = {name: observe(name, [whole], [scheme])[0] for name in names}
+    answers = observe_all([(name, None) for name in names], [whole], [scheme])
+    found = {name: answer for name, (answer,) in zip(names, answers, strict=True)}
     known = {name: answer for name, answer in found.items() if answer is not None}
     noise = noise_db([whole] * len(known), [Quantizer(*answer, scheme) for answer in known.values()])
     return {name: (*answer, one) for (name, answer), one in zip(known.items(), noise, strict=True)}

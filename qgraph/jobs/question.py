@@ -11,11 +11,11 @@ from qgraph.calib.evidence import METHODS
 from qgraph.calib.observers.catalog import entry_of, observer_digest, resolve_parameters
 from qgraph.constraints.grouping import solve_groups
 from qgraph.constraints.merge_methods import FAMILIES, UNCHANGED, MergeMethods, merge_methods
-from qgraph.constraints.model import Constraints, Grouping
+from qgraph.constraints.model import Constraints, Grouping, Same
 from qgraph.constraints.overrides import Overrides, parse_override
-from qgraph.constraints.overriding import constrain_overridden
+from qgraph.constraints.overriding import constrain_overridden, dropped_ties
 from qgraph.constraints.pack import load_pack
-from qgraph.errors import NotFoundError, UsageError
+from qgraph.errors import NotFoundError, PackError, UsageError
 from qgraph.ir.elements import Structure
 from qgraph.ir.graph import Graph
 from qgraph.solve.run import AUTO_OVERLAP, ForceOverlap, Parameter, RunSettings
@@ -100,6 +100,17 @@ def pose(structure: Structure, question: Question) -> Posed:
     if overlap == AUTO_OVERLAP:
         overlap = not constraints.can_requantize
     return Posed(settings, constraints, solve_groups(constraints, force_overlap=bool(overlap)))
+
+
+def ties_dropped(structure: Structure, settings: RunSettings) -> tuple[tuple[Same, str], ...]:
+    """The `same` constraints that a run's overrides dropped, each with the override; none once its pack is gone."""
+    question = question_of(settings)
+    try:
+        pack = load_pack(question.target)
+    except (NotFoundError, PackError):
+        return ()
+    dropped = dropped_ties(Graph(structure), pack, question.methods, question.overrides)
+    return tuple((tie, str(entry)) for tie, entry in dropped)
 
 
 def question_of(settings: RunSettings) -> Question:

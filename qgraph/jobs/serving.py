@@ -38,9 +38,16 @@ class Serving:
     channel_axes: Mapping[str, tuple[int, ...]]
     slots: frozenset[SlotPlan] | None
 
-    def plan(self, structure: Structure) -> CollectionPlan:
-        """What a calibration collects."""
-        return plan_collection(structure, self.channel_axes)
+    def plan(self, structure: Structure, asked: Iterable[SlotPlan] = ()) -> CollectionPlan:
+        """What a calibration collects.
+
+        Args:
+            asked: what a rule pack of the user's own makes of each slot: it may quantize more tensors per channel.
+        """
+        axes = {tensor: set(found) for tensor, found in self.channel_axes.items()}
+        for tensor, found in channel_axes(asked).items():
+            axes.setdefault(tensor, set()).update(found)
+        return plan_collection(structure, axes)
 
 
 def serve(structure: Structure, known: Database | None) -> Serving:

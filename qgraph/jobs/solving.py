@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qgraph.calib import plan as planning
 from qgraph.calib.codec import decode
+from qgraph.calib.observers.catalog import needed_statistics
+from qgraph.calib.own import Statistic, complete_own
 from qgraph.errors import StatisticsError, UsageError
 from qgraph.formats.tflite import read_tflite
-from qgraph.jobs.objects import many_objects
 from qgraph.jobs.question import Posed, Question, pose, settings_of
 from qgraph.jobs.recording import channels_for
 from qgraph.jobs.sources import Source, check_device, kept
 from qgraph.jobs.sources import imported as load
-from qgraph.solve.parameters import GroupParameters
-from qgraph.solve.run import RunData
-from qgraph.solve.solver import solve as solve_run
+from qgraph.objects import many_objects
+from qgraph.solve.run import RunData, RunSettings
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database
 from qgraph.store.evidence import ModelEvidence, load_evidence
 from qgraph.store.records import CalibrationRecord, CalibrationStatus
 from qgraph.tqc import Scheme
+
+if TYPE_CHECKING:
+    from qgraph.solve.parameters import GroupParameters  # loads torch
 
 
 @many_objects()
@@ -39,6 +44,8 @@ def analyze(database: Callable[[], Database], model: Source, question: Question,
     else:
         structure = load(model).structure
     posed = pose(structure, question)
+    from qgraph.solve.solver import solve as solve_run  # loads torch, so only once nothing of the question is refused
+
     data = solve_run(structure, posed.constraints, posed.grouping, {}, (), (), posed.settings)
     opened = database()
     path = model if isinstance(model, Path) else kept(model, model.model.imported, opened).path
@@ -104,9 +111,16 @@ def answer(
         evidence = load_evidence(connection, record.model)
         blobs = calibrations.load_statistics(connection, record.id)
     posed = pose(structure, question)
+    from qgraph.solve.solver import solve as solve_run  # loads torch, so only once nothing of the question is refused
+
     _check_evidence(posed, evidence, question.target)
     plan = planning.plan_collection(structure)
-    statistics = planning.complete(plan, {tensor: decode(blob) for tensor, blob in blobs.items()})
+    collected = {tensor: decode(blob) for tensor, blob in blobs.items()}
+    statistics = planning.complete(plan, collected)
+    own = {one.name for one in _own(record, posed.settings)}
+    if own:
+        states = complete_own(plan, collected, own)
+        statistics = {tensor: replace(one, own=states[tensor]) for tensor, one in statistics.items()}
     constants = {tensor: decode(blob) for tensor, blob in evidence.constants.items()}
     return solve_run(
         structure,
@@ -130,6 +144,20 @@ def _calibration(connection: Any, reference: str) -> CalibrationRecord:
     if run.calibration is None:
         raise UsageError("the run has no calibration", run.id, "calibrate the model first")
     return calibrations.load_calibration(connection, run.calibration)
+
+
+def _own(record: CalibrationRecord, settings: RunSettings) -> tuple[Statistic, ...]:
+    """The statistics that the asked observer brings; they must have been collected."""
+    if settings.observer is None:
+        return ()
+    needed = needed_statistics(settings.observer, settings.observer_parameters)
+    known = json.loads(record.identity.capability or "{}").get("own", {})
+    for one in needed:
+        if known.get(one.name) != one.version:
+            cure = "run the same qgraph calibrate where the observer is known: it collects it in one pass"
+            what = f"the calibration lacks a statistic that observer {settings.observer} brings"
+            raise StatisticsError(what, f"{one.name}, version {one.version}, in {record.id}", cure)
+    return needed
 
 
 def _check_evidence(posed: Posed, evidence: ModelEvidence, target: str) -> None:

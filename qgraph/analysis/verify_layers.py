@@ -1,0 +1,247 @@
+"""Where an exported model leaves the float one, tensor by tensor, and how well the statistics foretold it.
+
+Two errors are measured of each quantized tensor T::
+
+    float model      x ─▶ … ─▶ T ─────────▶ quantize T alone     its own noise: what the statistics predict
+    exported model   x ─▶ … ─▶ T' = T + all that the tensors before it have lost     its agreement
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, log10
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from qgraph.analysis.sessions import InMemory, Sample, open_session, run_float, with_outputs
+from qgraph.analysis.verify_sums import OutputAgreement, Sums
+from qgraph.errors import UsageError
+from qgraph.formats.encoding import Encoding, encoding_of
+from qgraph.ir.slots import graph_input, makes_its_tensor
+from qgraph.solve.run import RunData
+from qgraph.tqc import TqcRecord
+
+AT_ONCE = 48
+"""How many tensors are looked at in one pass over the samples, which bounds memory."""
+
+DIVERGES_DB = 20.0
+"""A tensor whose signal is less than this above its error has left the float model."""
+
+NO_NOISE_DB = -140.0
+"""What noise below the least that is told counts for; as in `qgraph.solve.noise`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One quantized tensor.
+
+    Attributes:
+        group: id of the group whose parameters its producer has.
+        agreement: of the exported model with the float one there, with all that was lost before.
+        error_in_steps: the largest error there in steps of its scale (the largest scale, where per channel).
+        predicted_db: noise that the statistics predict for it alone, as noise power over signal power.
+        measured_db: the same as it is on these samples, where the float model's values alone are quantized.
+    """
+
+    tensor: str
+    op: str
+    group: str | None
+    agreement: OutputAgreement
+    error_in_steps: float
+    predicted_db: float | None
+    measured_db: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPrediction:
+    """Noise of a group: noise power over signal power, summed over the tensors that are made in it, in dB.
+
+    Attributes:
+        deviation_db: how much more was measured than predicted.
+    """
+
+    group: str
+    tensors: tuple[str, ...]
+    predicted_db: float
+    measured_db: float
+    deviation_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """All quantized tensors in the order of the model.
+
+    Attributes:
+        below_db: what the first tensor that diverges is below.
+        first: the first tensor whose signal is less than `below_db` above its error; None where there is none.
+        groups: what was predicted and measured of each, the worst deviation first.
+        median_deviation_db, worst_deviation_db: of the groups, without and with its sign; None without groups.
+    """
+
+    tensors: tuple[Layer, ...]
+    below_db: float
+    first: str | None
+    groups: tuple[GroupPrediction, ...]
+    median_deviation_db: float | None
+    worst_deviation_db: float | None
+
+
+Quantize = Callable[[ModelProto], ModelProto]
+"""Makes the exported form of the float model, or of the same with further outputs."""
+
+
+def verify_layers(
+    model: ModelProto,
+    quantize: Quantize,
+    run: RunData,
+    folder: Path,
+    samples: Callable[[], Iterable[Sample]],
+    *,
+    below_db: float = DIVERGES_DB,
+    optimized: bool = True,
+    libraries: Sequence[Path] = (),
+) -> Layers:
+    """Compare the exported model with the float one at each tensor that the run quantizes where it is made.
+
+    Args:
+        model: the run's own float model, nodes in topological order.
+        folder: where external data of the model lies.
+        samples: starts a new pass over the samples; there is one for each `AT_ONCE` tensors.
+        optimized: run the exported model with integer kernels.
+        libraries: with the model's custom ops.
+
+    Raises:
+        ModelError, DataError: as `qgraph.analysis.verify.verify`.
+        UsageError: nothing is quantized.
+    """
+    made = _made(model, run)
+    if not made:
+        raise UsageError("no tensor is quantized where it is made", run.settings.target, "see qgraph scales")
+    layers: list[Layer] = []
+    for start in range(0, len(made), AT_ONCE):
+        part = made[start : start + AT_ONCE]
+        layers += _compared(part, model, quantize, folder, samples(), libraries, optimized=optimized)
+    first = next((one.tensor for one in layers if one.agreement.snr_db < below_db), None)
+    groups = predictions(layers)
+    deviations = [abs(one.deviation_db) for one in groups]
+    worst = groups[0].deviation_db if groups else None
+    return Layers(tuple(layers), below_db, first, groups, median(deviations) if deviations else None, worst)
+
+
+def predictions(layers: Iterable[Layer]) -> tuple[GroupPrediction, ...]:
+    """Sum the noise of the tensors of each group; the worst deviation first, ties by id."""
+    by_group: dict[str, list[Layer]] = {}
+    for one in layers:
+        if one.group is not None and one.predicted_db is not None and one.measured_db is not None:
+            by_group.setdefault(one.group, []).append(one)
+    found = []
+    for group, members in by_group.items():
+        predicted, measured = (
+            _together([getattr(one, kind) for one in members]) for kind in ("predicted_db", "measured_db")
+        )
+        found.append(
+            GroupPrediction(group, tuple(one.tensor for one in members), predicted, measured, measured - predicted)
+        )
+    return tuple(sorted(found, key=lambda one: (-abs(one.deviation_db), one.group)))
+
+
+def _together(noises: Sequence[float | None]) -> float:
+    power = sum(10 ** (one / 10) for one in noises if one is not None)
+    return max(10 * log10(power) if power else NO_NOISE_DB, NO_NOISE_DB)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    tensor: str
+    op: str
+    record: TqcRecord
+    encoding: Encoding
+
+    @property
+    def is_input(self) -> bool:
+        return self.record.slot == graph_input(self.tensor)
+
+
+def _made(model: ModelProto, run: RunData) -> list[_Made]:
+    """The tensors that are quantized where they are made, but for constants, in the order of the model."""
+    records = {one.tensor: one for one in run.tqcs if makes_its_tensor(one.slot) and one.role == "activation"}
+    begins = [(value.name, "") for value in model.graph.input]
+    begins += [(name, node.name) for node in model.graph.node for name in node.output]
+    found = []
+    for name, op in begins:
+        encoding = encoding_of(records[name]) if name in records else None
+        if encoding is not None:
+            found.append(_Made(name, op, records[name], encoding))
+    return found
+
+
+def _compared(
+    made: Sequence[_Made],
+    model: ModelProto,
+    quantize: Quantize,
+    folder: Path,
+    samples: Iterable[Sample],
+    libraries: Sequence[Path],
+    *,
+    optimized: bool,
+) -> list[Layer]:
+    names = [one.tensor for one in made if not one.is_input]
+    exposed = with_outputs(model, names)
+    reference = InMemory(exposed.SerializeToString(), folder, "the float model")
+    exported = InMemory(quantize(exposed).SerializeToString(), folder, "the exported model")
+    float_session = open_session(reference, optimized=optimized, libraries=libraries)
+    session = open_session(exported, optimized=optimized, libraries=libraries)
+    together, alone = ({one.tensor: Sums() for one in made} for _ in range(2))
+    for count, sample in enumerate(samples, start=1):
+        expected = {**sample, **run_float(float_session, names, sample, count)}
+        actual = dict(zip(names, session.run(names, dict(sample)), strict=True)) if names else {}
+        for one in made:
+            values = expected[one.tensor]
+            quantized = fake_quantized(values, one.encoding)
+            alone[one.tensor].add(values, quantized, one.tensor)
+            together[one.tensor].add(values, np.asarray(actual.get(one.tensor, quantized)), one.tensor)
+    return [_layer(one, together[one.tensor], alone[one.tensor]) for one in made]
+
+
+def _layer(made: _Made, together: Sums, alone: Sums) -> Layer:
+    agreement, measured = together.agreement(), alone.agreement()
+    return Layer(
+        tensor=made.tensor,
+        op=made.op,
+        group=made.record.group,
+        agreement=agreement,
+        error_in_steps=agreement.max_abs_error / max(made.encoding.scale),
+        predicted_db=made.record.noise_db,
+        measured_db=max(-measured.snr_db, NO_NOISE_DB) if measured.snr_db != -inf else None,
+    )
+
+
+def fake_quantized(values: NDArray[np.generic], encoding: Encoding) -> NDArray[np.generic]:
+    """Values as QuantizeLinear and DequantizeLinear leave them, in float32.
+
+    >>> code = Encoding("int8", -128, 127, None, (0.5,), (0,))
+    >>> fake_quantized(np.array([0.3, 0.75, 99.0], "float32"), code).tolist()
+    [0.5, 1.0, 63.5]
+    """
+    along = [1] * values.ndim
+    if encoding.axis is not None:
+        along[encoding.axis] = len(encoding.scale)
+    scale = np.array(encoding.scale, "float32").reshape(along if values.ndim else ())
+    offset = np.array(encoding.offset, "float32").reshape(along if values.ndim else ())
+    low, high = bounds(encoding)
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.clip(np.rint(values.astype("float32", copy=False) / scale), low - offset, high - offset)
+    return np.asarray(steps * scale)
+
+
+def bounds(encoding: Encoding) -> tuple[int, int]:
+    """The integers that QuantizeLinear saturates to: of the whole type, unless the encoding needs a Clip."""
+    if encoding.is_narrow:
+        return encoding.quant_min, encoding.quant_max
+    whole = np.iinfo(encoding.dtype)
+    return int(whole.min), int(whole.max)
