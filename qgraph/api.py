@@ -25,18 +25,20 @@ from qgraph import arguments
 from qgraph.answers import Answer as Answer
 from qgraph.calib.passes import parse_memory
 from qgraph.calib.shards import parse_shard
-from qgraph.calibration import DEFAULT_OBSERVER
+from qgraph.calibration import DEFAULT_OBSERVER, own_reference
 from qgraph.calibration import Calibration as Calibration
 from qgraph.constraints.merge_methods import MergeOptions, merge_methods
 from qgraph.constraints.overrides import Given as GivenOverrides
 from qgraph.constraints.overrides import given_overrides
 from qgraph.errors import UsageError
 from qgraph.hints import DEFAULT_DATABASE
+from qgraph.importing import import_scales
 from qgraph.run import Run as Run
 from qgraph.solve.run import ForceOverlap, Parameter
 from qgraph.store import calibrations, queries, runs
 from qgraph.store.database import Database as Store
 from qgraph.store.database import is_there, open_database
+from qgraph.store.locations import shown, url_of
 from qgraph.store.records import CalibrationStatus
 
 if TYPE_CHECKING:
@@ -75,6 +77,9 @@ class Database:
         if not create:
             self.store()
 
+    def __repr__(self) -> str:
+        return f"<Database {shown(url_of(self.location))}>"
+
     def store(self) -> Store:
         """The store below, opened when it is first needed: a refused job leaves no empty file behind.
 
@@ -82,7 +87,7 @@ class Database:
             UsageError: `close` was called.
         """
         if self._closed:
-            raise UsageError("the database is closed", str(self.location), "open it again with qgraph.open")
+            raise UsageError("the database is closed", shown(url_of(self.location)), "open it again with qgraph.open")
         if self._store is None:
             self._store = open_database(self.location, create=self._create)
         return self._store
@@ -141,13 +146,14 @@ class Database:
         Raises:
             QgraphError: a bad model, an unknown target, constraints that contradict each other.
         """
-        from qgraph.jobs.question import Question  # heavy
-        from qgraph.jobs.solving import analyze  # heavy
-        from qgraph.jobs.sources import source_of  # heavy
+        from qgraph.jobs.question import Question
 
         question = Question(
             _target(target), force_overlap, methods=merge_methods(**alignment), overrides=given_overrides(overrides)
         )
+        from qgraph.jobs.solving import analyze  # heavy
+        from qgraph.jobs.sources import source_of  # heavy
+
         with source_of(model, example_inputs, input_shapes, dynamic_shapes, onnx_file) as source:
             return Run(self, analyze(self.store, source, question, name=_usable(name)))
 
@@ -168,6 +174,7 @@ class Database:
         checkpoint_every: float | None = None,
         max_memory: int | str | None = None,
         shard: str | None = None,
+        extend: Calibration | str | None = None,
         op_library: arguments.Paths = None,
         question: Question | None = None,
         name: str | None = None,
@@ -192,6 +199,8 @@ class Database:
             max_memory: what the process should stay below, in bytes or as ``"2G"``; if need be, all samples are run
                 several times, and some activations counted each time.
             shard: ``"1/4"`` counts the first of four parts of the data only; `merge` makes one of all four.
+            extend: a complete calibration of this database, as such or as ``"c1"``, to which samples are to be added: a
+                new one is made, bit for bit that of all samples together. Those it counted are not run again.
             op_library: the path of a shared library with the model's custom ops, or several; onnxruntime loads them.
             question: what will be asked afterwards; what is wrong with it is said before anything runs.
             name: of the run that will be asked for; one that it cannot have is refused before anything runs.
@@ -201,6 +210,8 @@ class Database:
         Raises:
             QgraphError: a bad model, bad data, or another live process holds this calibration.
         """
+        if question is not None:
+            _target(question.target)
         from qgraph.jobs.calibrating import CHECKPOINT_SECONDS, calibrate  # heavy
         from qgraph.jobs.sources import source_of  # heavy
 
@@ -220,6 +231,7 @@ class Database:
                 checkpoint_every=CHECKPOINT_SECONDS if pause is None else pause,
                 max_memory=None if max_memory is None else parse_memory(max_memory),
                 shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
+                extend=None if extend is None else own_reference(extend, self.location),
                 libraries=arguments.paths("op_library", op_library),
                 known=self.store_if_any,
                 report=report,
@@ -249,6 +261,8 @@ class Database:
         Raises:
             QgraphError: what `calibrate` would refuse.
         """
+        if question is not None:
+            _target(question.target)
         from qgraph.jobs.forecasting import as_json, forecast  # heavy
 
         return as_json(
@@ -319,8 +333,7 @@ class Database:
             device: "cpu" or "cuda", where observers compute; only on the CPU are scales promised bit for bit.
             **alignment: as for `analyze`.
         """
-        from qgraph.jobs.question import Question  # heavy
-        from qgraph.jobs.solving import solve  # heavy
+        from qgraph.jobs.question import Question, settings_of
 
         arguments.text("calibration", reference, "pass its id, as c1, or a run")
         arguments.text("observer", observer, "a run with scales needs one; see qgraph observers")
@@ -336,9 +349,14 @@ class Database:
             methods=merge_methods(**alignment),
             overrides=given_overrides(overrides),
         )
+        settings_of(question)
+        from qgraph.jobs.solving import solve  # heavy
+
         usable, place = _usable(name), arguments.text("device", device, "use cpu or cuda")
         done = solve(self.store(), reference, question, name=usable, allow_partial=allow_partial, device=place)
         return Run(self, done)
+
+    import_scales = import_scales
 
     def run(self, reference: str = "latest") -> Run:
         """A stored run, by id (``r1``), name or ``latest``."""
@@ -398,7 +416,12 @@ class Database:
 
 
 def _target(target: str | Path) -> str:
-    return arguments.name_or_path("target", target, "see qgraph targets, or pass the path of a rule pack")
+    """A target that there is, seen before anything heavy is loaded."""
+    from qgraph.constraints.pack import load_pack  # reads the pack
+
+    named = arguments.name_or_path("target", target, "see qgraph targets, or pass the path of a rule pack")
+    load_pack(named)
+    return named
 
 
 def _usable(name: str | None) -> str | None:

@@ -6,6 +6,7 @@ Answers are plain dicts in the shape in which the command line prints them as JS
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,9 @@ from qgraph import answers, arguments
 from qgraph.answers import Answer
 from qgraph.constraints import blame as blaming
 from qgraph.constraints import explain
-from qgraph.constraints.model import Edge, SlotPlan
-from qgraph.errors import UsageError
-from qgraph.solve.run import RunData
-from qgraph.store import provenance, queries, runs, view_tables
+from qgraph.constraints.model import Edge, Same, SlotPlan
+from qgraph.solve.run import RunData, RunSettings
+from qgraph.store import models, provenance, queries, runs, view_tables
 from qgraph.table import Table
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class Run:
         self.id = reference
         # What a run holds never changes, and whoever asks about a large group asks again.
         self._edges: tuple[str, tuple[Edge, ...]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} in {self._database!r}>"
 
     def _ask(self, question: Callable[..., Answer], *arguments: object, **options: object) -> Answer:
         with self._database.store().reading() as connection:
@@ -116,9 +119,19 @@ class Run:
             tqc.slot: SlotPlan(tqc.slot, tqc.tensor, tqc.role, tqc.scheme, tqc.reason if tqc.scheme is None else None)
             for tqc in data.tqcs
         }
-        between = explain.barriers(plans.values(), data.grouping, types)
+        between = explain.barriers(plans.values(), data.grouping, types, self._dropped_ties(data.settings))
         chain = explain.why_not(data.grouping.joined, between, start, end)
         return answers.why_not(a, b, chain, plans[start])
+
+    def _dropped_ties(self, settings: RunSettings) -> tuple[tuple[Same, str], ...]:
+        """What the target would tie, and which override of the run drops it."""
+        if not any(text.startswith(("unshare ", "force-unshare ")) for text in settings.overrides):
+            return ()
+        from qgraph.jobs.question import ties_dropped  # only for such runs
+
+        with self._database.store().reading() as connection:
+            structure = models.load_structure(connection, runs.resolve_run(connection, self.id).model)
+        return ties_dropped(structure, settings)
 
     def blame(self, group: str, *, top: int | None = None) -> Answer:
         """The minimal sets of constraints whose removal would split a group, the dearest sharing first.
@@ -203,27 +216,34 @@ class Run:
         format: str = "qdq",  # noqa: A002
         model: str | Path | None = None,
         op_library: arguments.Paths = None,
-    ) -> None:
-        """Write a model that runs with these scales; it is checked and run once before the file takes its name.
+    ) -> tuple[str, ...]:
+        """Write a model that runs with these scales, or the scales as another tool reads them; see docs/formats.md.
 
         Args:
-            format: ``qdq``, an ONNX model with QuantizeLinear and DequantizeLinear; ``graphml``, the run's property
-                graph, for which the model is not needed.
+            format: ``qdq``, an ONNX model with QuantizeLinear and DequantizeLinear, checked and run once before the
+                file takes its name; ``graphml``, the run's property graph; or one of
+                `qgraph.formats.scale_files.FORMATS`: scales alone, for which the model is not needed.
             model: where the float model is now, if it was moved.
             op_library: as for `Database.calibrate`, for the trial run.
+
+        Returns:
+            A line for each thing that the format cannot say.
         """
+        place = arguments.path("output", output)
         if format == "graphml":
             from qgraph.jobs.graphing import export_graphml
 
-            export_graphml(self._database.store(), self.id, arguments.path("output", output))
-            return
-        if format != "qdq":
-            raise UsageError("unknown format", format, "use qdq or graphml")
-        from qgraph.jobs.exporting import export  # heavy
+            export_graphml(self._database.store(), self.id, place)
+            return ()
+        if format == "qdq":
+            from qgraph.jobs.exporting import export  # heavy
 
-        libraries = arguments.paths("op_library", op_library)
-        place = arguments.path("output", output)
-        export(self._database.store(), self.id, place, model=_moved(model), libraries=libraries)
+            libraries = arguments.paths("op_library", op_library)
+            export(self._database.store(), self.id, place, model=_moved(model), libraries=libraries)
+            return ()
+        from qgraph.jobs.exporting import export_scales  # heavy
+
+        return export_scales(self._database.store(), self.id, place, arguments.text("format", format))
 
     def verify(
         self,
@@ -232,20 +252,30 @@ class Run:
         steps: int | None = None,
         images: ImageOptions | None = None,
         model: str | Path | None = None,
-        optimized: bool = True,
+        optimized: bool | None = None,
+        layers: bool = False,
+        below_db: float = 20.0,
+        labels: str | Path | None = None,
         op_library: arguments.Paths = None,
         report: Report = lambda _: None,
+        tick: Ticker | None = None,
     ) -> Verification:
         """Run the exported model against the float one on the same samples.
 
         Args:
             data: as for `Database.calibrate`; use samples that were not calibrated on.
             images: as for `Database.calibrate`.
-            optimized: with onnxruntime's integer kernels; False runs every node as it is written.
+            optimized: True: with onnxruntime's integer kernels only; False: every node as it is written only; None:
+                both.
+            layers: compare every quantized tensor, and the noise that was predicted with what is measured.
+            below_db: with `layers`, the SNR below which a tensor counts as gone astray.
+            labels: the path of a ``.npy`` or ``.csv`` file of true classes, or ``"folders"`` where the folder of each
+                image is its class: for the accuracy of both models; see docs/accuracy.md.
             op_library: as for `Database.calibrate`.
             report: called with each line that a user should see.
+            tick: called with samples run and samples in all.
         """
-        from qgraph.jobs.exporting import verify  # heavy
+        from qgraph.jobs.verifying import verify  # heavy
 
         found, _ = verify(
             self._database.store(),
@@ -255,10 +285,102 @@ class Run:
             steps=arguments.count("steps", steps),
             images=images,
             optimized=optimized,
+            layers=layers,
+            below_db=below_db,
+            labels=labels,
             libraries=arguments.paths("op_library", op_library),
             report=report,
+            tick=tick,
         )
         return found
+
+    def sensitivity(
+        self,
+        data: object,
+        *,
+        steps: int | None = None,
+        images: ImageOptions | None = None,
+        model: str | Path | None = None,
+        op_library: arguments.Paths = None,
+        report: Report = lambda _: None,
+        tick: Ticker | None = None,
+    ) -> Answer:
+        """Measure what the outputs lose by the quantization of each group and each tensor alone.
+
+        Results are stored one by one: an interrupted call goes on where it was, a finished one is told again.
+
+        Args:
+            data: as for `Database.calibrate`; use samples that were not calibrated on.
+            steps: samples to measure on, the first ones; None for 8.
+            images, op_library, report: as for `verify`.
+            tick: called with how much is measured, and how much there is to measure.
+
+        Returns:
+            ``"groups"`` and ``"tensors"``, those that lose most first, each with ``"noise_db"`` at all outputs
+            together and ``"outputs"``, both by part: ``"all"``, ``"rounding"``, ``"clipping"``, ``"sharing"``; noise
+            power over signal power in dB, -inf where nothing is lost. ``"measured"`` counts what was not stored yet.
+        """
+        from qgraph.jobs.sensitivity import sensitivity  # heavy
+
+        found = sensitivity(
+            self._database.store(),
+            self.id,
+            data,
+            model=_moved(model),
+            steps=arguments.count("steps", steps),
+            images=images,
+            libraries=arguments.paths("op_library", op_library),
+            report=report,
+            tick=tick,
+        )
+        return asdict(found)
+
+    def advise(
+        self,
+        data: object,
+        *,
+        target_snr: float,
+        output: str | Path | None = None,
+        without: Iterable[str] = (),
+        steps: int | None = None,
+        images: ImageOptions | None = None,
+        model: str | Path | None = None,
+        op_library: arguments.Paths = None,
+        report: Report = lambda _: None,
+        tick: Ticker | None = None,
+    ) -> Answer:
+        """Find the shortest list of overrides with which the worst output reaches an SNR, each tried and measured.
+
+        Args:
+            data: as for `Database.calibrate`; use samples that were not calibrated on.
+            target_snr: in dB.
+            output: a file for the list, as `Calibration.solve` and ``qgraph solve --overrides`` take it.
+            without: kinds of changes that are not wanted: ``observer``, ``unshare``, ``bits``, ``float``.
+            steps: samples to measure on, the first ones; None for 8.
+            images, op_library, report, tick: as for `sensitivity`.
+
+        Returns:
+            ``"before_db"``, ``"after_db"``, whether that ``"reached"`` the target, and the ``"changes"``, each with
+            its ``"text"``, ``"overrides"`` and ``"gain_db"`` beside those before it. ``"overrides"`` are those of the
+            run and of the list, as lines that a run keeps.
+        """
+        from qgraph.jobs.advising import advise, as_json  # heavy
+
+        found = advise(
+            self._database.store(),
+            self.id,
+            data,
+            target_snr,
+            without=tuple(without),
+            model=_moved(model),
+            steps=arguments.count("steps", steps),
+            images=images,
+            libraries=arguments.paths("op_library", op_library),
+            output=None if output is None else arguments.path("output", output),
+            report=report,
+            tick=tick,
+        )
+        return as_json(found)
 
     def improve(
         self,
@@ -279,7 +401,8 @@ class Run:
         Args:
             data: as for `Database.calibrate`; samples to calibrate and to measure on.
             output: the derived model's file; None for ``NAME.improved.onnx`` in the database's folder.
-            without: parts to leave out: ``fold``, ``equalize``, ``observer``, ``bias``; see docs/improve.md.
+            without: parts to leave out: ``fold``, ``equalize``, ``observer``, ``ranges``,
+                ``bias``; see docs/improve.md.
             steps: samples to use; None for all.
             images: as for `Database.calibrate`.
             name: of the new run.

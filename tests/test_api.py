@@ -121,6 +121,17 @@ def test_a_closed_database_stays_closed(database: qgraph.Database) -> None:
         run.share("y")
 
 
+def test_what_is_open_says_what_it_is_and_hides_passwords(database: qgraph.Database) -> None:
+    assert repr(database.run()).startswith("<Run r1 in <Database ")
+    assert repr(database.calibration("c1")).startswith("<Calibration c1 (reused, 4 samples) in <Database ")
+    elsewhere = qgraph.open("postgresql://me:secret@localhost/name")
+    elsewhere.close()
+    with pytest.raises(UsageError, match="closed") as refused:
+        elsewhere.run()
+    assert "me:***@localhost" in repr(elsewhere)
+    assert "secret" not in f"{elsewhere!r} {refused.value}"
+
+
 def test_an_unquantized_tensor_does_not_even_share_with_itself(tmp_path: Path) -> None:
     shape = [1, 4]
     graph = helper.make_graph(

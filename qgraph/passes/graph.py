@@ -8,6 +8,7 @@ A config belongs to a slot. What is written to one by hand stays, unless a pass 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -59,6 +60,11 @@ class QuantizedGraph:
         self._constraints: tuple[Stage, Constraints] = self.stage, constraints
         self._left: dict[str, Signature] = signatures(self.configs)
         self._saved: tuple[object, Run] | None = None
+
+    def __repr__(self) -> str:
+        states = Counter(config.state.name for config in self.configs.values())
+        told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        return f"<QuantizedGraph on {self.workplace.pack.name}: {told}>"
 
     @cached_property
     def operations(self) -> Mapping[str, Operation]:

@@ -192,7 +192,7 @@ class QuantizationSetting(_Checked):
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UsageError("settings that are not JSON", str(error), "write what to_json made") from error
         if not isinstance(document, dict) or document.pop("schema", SCHEMA) != SCHEMA:
             raise UsageError("settings of another version", text[:60], f'write "schema": {SCHEMA}')

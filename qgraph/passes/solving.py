@@ -11,8 +11,8 @@ from typing import Any
 from qgraph.calib.observers.catalog import entry_of, observer_digest, resolve_parameters
 from qgraph.constraints.model import Constraints, Group, Grouping
 from qgraph.errors import UsageError
-from qgraph.jobs.objects import many_objects
 from qgraph.jobs.recording import channels_for
+from qgraph.objects import many_objects
 from qgraph.passes.hands import Hand
 from qgraph.passes.platforms import choices_of
 from qgraph.passes.stage import Stage

@@ -22,9 +22,9 @@ from qgraph.constraints.rule_pack import RulePack
 from qgraph.ir.elements import Structure
 from qgraph.ir.graph import Graph
 from qgraph.ir.onnx_import import ImportedModel
-from qgraph.jobs.objects import many_objects
 from qgraph.jobs.question import Question
 from qgraph.jobs.serving import serve, store_model
+from qgraph.objects import many_objects
 from qgraph.store import calibrations, models
 from qgraph.store.evidence import ModelEvidence, load_evidence
 

@@ -86,6 +86,25 @@ VIOLATION = {
 }
 RUN = {"schema": int, "run": str}
 REMOVED = {"runs": [str], "calibrations": [str], "models": [str]}
+AGREEMENT = {
+    "exact": bool,
+    "snr_db": NUMBER,
+    "cosine": NUMBER,
+    "top1": NUMBER,
+    "max_abs_error": float,
+    "nonfinite": int,
+}
+NOISE_BY_PART = {"all": NUMBER, "rounding": NUMBER, "clipping": NUMBER, "sharing": NUMBER}
+SENSITIVITY = {
+    "kind": str,
+    "name": str,
+    "group": str,
+    "tensors": [str],
+    "role": str,
+    "noise_db": NOISE_BY_PART,
+    "outputs": {...: NOISE_BY_PART},
+}
+
 SHAPES: Mapping[str, Any] = {
     "calibrate --dry-run": {
         "schema": int,
@@ -114,6 +133,7 @@ SHAPES: Mapping[str, Any] = {
                 "bins": int,
                 "condition": NAME,
                 "provenance": {"minimum": NAME, "maximum": NAME, "nonfinite": NAME},
+                "origins": {...: {"index": int, "name": NAME}},
                 "channels": [
                     {
                         "axis": int,
@@ -296,21 +316,83 @@ SHAPES: Mapping[str, Any] = {
         "output": str,
         "observers": {...: {**PARAMETERS, "noise_db": NUMBER}},
     },
-    "export": {"schema": int, "run": str, "format": str, "output": str},
+    "export": {"schema": int, "run": str, "format": str, "output": str, "losses": [str]},
+    "import": {
+        "schema": int,
+        "run": str,
+        "format": str,
+        "tensors": int,
+        "notes": [str],
+        "violations": [VIOLATION],
+    },
     "verify": {
         "schema": int,
         "run": str,
         "samples": int,
-        "outputs": {
-            ...: {
-                "exact": bool,
-                "snr_db": NUMBER,
-                "cosine": NUMBER,
-                "top1": NUMBER,
-                "max_abs_error": float,
-                "nonfinite": int,
-            }
+        "outputs": {...: AGREEMENT},
+        "unoptimized": {...: AGREEMENT},
+        "accuracy": None,
+        "layers": None,
+    },
+    "verify --layers": {
+        "schema": int,
+        "run": str,
+        "samples": int,
+        "outputs": {...: AGREEMENT},
+        "unoptimized": {...: AGREEMENT},
+        "accuracy": None,
+        "layers": {
+            "tensors": [
+                {
+                    "tensor": str,
+                    "op": str,
+                    "group": (str, None),
+                    "agreement": AGREEMENT,
+                    "error_in_steps": float,
+                    "predicted_db": NUMBER,
+                    "measured_db": NUMBER,
+                }
+            ],
+            "below_db": float,
+            "first": (str, None),
+            "groups": [
+                {"group": str, "tensors": [str], "predicted_db": float, "measured_db": float, "deviation_db": float}
+            ],
+            "median_deviation_db": NUMBER,
+            "worst_deviation_db": NUMBER,
         },
+    },
+    "sensitivity": {
+        "schema": int,
+        "run": str,
+        "samples": int,
+        "measured": int,
+        "groups": [SENSITIVITY],
+        "tensors": [SENSITIVITY],
+    },
+    "advise": {
+        "schema": int,
+        "run": str,
+        "target": str,
+        "observer": str,
+        "samples": int,
+        "target_snr_db": float,
+        "before_db": NUMBER,
+        "after_db": NUMBER,
+        "reached": bool,
+        "trials": int,
+        "changes": [
+            {
+                "kind": str,
+                "text": str,
+                "group": str,
+                "tensors": [str],
+                "overrides": [str],
+                "gain_db": NUMBER,
+                "snr_db": NUMBER,
+            }
+        ],
+        "overrides": [str],
     },
     "improve": {
         "schema": int,

@@ -64,7 +64,7 @@ def test_none_is_refused_before_anything_runs(cli: Cli, ppocr4_det: Path, ocr_ph
         "calibrate", ppocr4_det, "--data", ocr_photos, "--target", "tflite", "--concat-merge", "none", "--json"
     )
     assert refused.code == 2
-    assert refused.json["error"]["what"] == "concat_merge_method cannot be None, tflite requires the rule concat"
+    assert refused.json["error"]["what"] == "the concat merge cannot be none, tflite requires the rule concat"
     assert "CONCATENATION" in refused.json["error"]["which"]
     assert not (tmp_path / "qgraph.db").exists()
     forced = cli("analyze", ppocr4_det, "--target", "tflite", "--concat-merge", "force-none", "--json")
@@ -81,7 +81,7 @@ def test_targets_tells_what_a_target_chooses(cli: Cli) -> None:
 
 def test_an_unknown_method_is_one_line(cli: Cli, ppocr4_det: Path) -> None:
     bad = cli("analyze", ppocr4_det, "--target", "tflite", "--resize-merge", "lage")
-    assert (bad.code, bad.stderr) == (2, "qgraph: unknown method for resize_method: lage; did you mean large?\n")
+    assert (bad.code, bad.stderr) == (2, "qgraph: unknown method for the resize merge: lage; did you mean large?\n")
 
 
 def test_python_takes_the_seed_s_spellings(calibrated: Path) -> None:
@@ -93,7 +93,7 @@ def test_python_takes_the_seed_s_spellings(calibrated: Path) -> None:
             target="ppl_cuda", elementwise_merge_method="output", concat_merge_method="joint"
         )
         assert a.id == b.id
-        with pytest.raises(UsageError, match="concat_merge_method cannot be None"):
+        with pytest.raises(UsageError, match="the concat merge cannot be none"):
             database.solve("c1", target="tflite", concat_merge_method=False)
         with pytest.raises(NotFoundError, match="unknown option: elementwise_method; did you mean elementwise_merge_"):
             database.solve("c1", target="tflite", elementwise_method="Joint")  # type: ignore[call-arg]

@@ -257,8 +257,17 @@ def test_a_broken_preference_is_a_note_and_no_violation(cli: Cli, tmp_path: Path
     assert result.stdout.startswith(note.replace("must have", "would have"))
     answer = cli("check", path, "--target", "tflite", "--json").json
     assert (answer["violations"], [note["rule"] for note in answer["notes"]]) == ([], ["global_average_pool"])
+    wording = "x and y would have equal parameters, but differ in scale; tflite only prefers it"
+    assert answer["notes"][0]["message"] == wording
     (found,) = sarif(cli, path, 0)["runs"][0]["results"]
     assert found["level"] == "note"
+    assert found["message"]["text"].startswith(wording)
+
+
+def test_two_formats_at_once_are_refused(cli: Cli, tmp_path: Path) -> None:
+    done = cli("check", tmp_path / "no.onnx", "--target", "tflite", "--json", "--format", "sarif")
+    assert done.code == 2
+    assert done.stderr == "qgraph: two formats at once: --json and --format sarif; leave one of them out\n"
 
 
 def test_nothing_heavy_is_loaded(broken: Path) -> None:

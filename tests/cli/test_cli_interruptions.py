@@ -17,7 +17,7 @@ import pytest
 from conftest import Cli
 from test_cli_resume import TARGET, counted, start, statistics_of
 
-KILLS = 4
+KILLS = 50
 FULL = "no space is left for the database|the database cannot be read or written"
 
 

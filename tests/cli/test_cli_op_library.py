@@ -136,6 +136,15 @@ def test_a_model_with_custom_ops_is_improved(cli: Cli) -> None:
     assert verified.json["outputs"]["y"]["snr_db"] > 25
 
 
+def test_where_a_model_with_custom_ops_loses_is_measured(cli: Cli) -> None:
+    assert cli(*CALIBRATE, *WITH).code == 0
+    refused = cli("sensitivity", "r", "--data", "d.npz")
+    assert (refused.code, "--op-library" in refused.stderr) == (2, True)
+    assert cli("sensitivity", "r", "--data", "d.npz", *WITH, "--json").json["groups"][0]["noise_db"]["all"] < -20
+    assert cli("advise", "r", "--data", "d.npz", *WITH, "--target-snr", 45, "--json").json["changes"]
+    assert cli(*VERIFY, "--layers", *WITH).json["layers"]["tensors"]
+
+
 @pytest.mark.parametrize("given", [LIBRARY, str(LIBRARY), [LIBRARY, str(LIBRARY)]], ids=["path", "text", "several"])
 def test_python_takes_one_or_several(tmp_path: Path, given: object) -> None:
     data = {"x": RANDOM.normal(size=(4, 2, 4, 4)).astype(np.float32)}

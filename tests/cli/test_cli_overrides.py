@@ -15,7 +15,7 @@ def test_overrides_from_a_file_and_from_options_are_kept_with_the_run(cli: Cli, 
     done = cli("solve", "c1", "--target", "tflite", *wished, "--name", "own", "--json")
     assert done.code == 0, done.stderr
     settings = cli("show", "own", "--json").json["settings"]
-    assert settings["overrides"] == ["float type:Resize", "pin x=0.019999999552965164,0", f"force-unshare {CONCAT}"]
+    assert settings["overrides"] == ["float type:Resize", "pin x=0.02,0", f"force-unshare {CONCAT}"]
     pinned = cli("scales", "own", "--json").json["tensors"]["x"]
     assert (pinned["state"], pinned["offset"]) == ("FIXED", 0)
     assert pinned["scale"] == pytest.approx(0.02)
@@ -68,3 +68,48 @@ def test_targets_tell_their_status(cli: Cli) -> None:
     assert found["qnn"]["status"] == "reported"
     assert found["openvino_npu"]["inherits"] == "openvino"
     assert {"tflite", "onnxruntime", "tensorrt", "ppl_cuda", "openvino", "xnnpack", "espdl"} <= set(found)
+
+
+def test_why_not_names_the_override_that_dropped_a_rule(cli: Cli, calibrated: Path) -> None:
+    done = cli("solve", "c1", "--target", "tflite", "--force-unshare", CONCAT, "--name", "apart")
+    assert done.code == 0, done.stderr
+    answer = cli("why-not", f"{CONCAT}:in:0", f"{CONCAT}:out:0", "--run", "apart", "--json").json
+    assert not answer["shared"]
+    (needed,) = answer["needed"]
+    assert needed["need"] == f"no override force-unshare {CONCAT}"
+    (step,) = answer["path"]
+    assert step["barrier"].startswith(f"force-unshare {CONCAT} drops the rule concat at {CONCAT} (Concat), ")
+
+
+def test_an_override_that_changes_nothing_is_told(cli: Cli, calibrated: Path) -> None:
+    wished = ["--bits", "tensor:x=8", "--pin", "x=0.02,0", "--pin", "x=0.03,0", "--force-unshare", CONCAT]
+    done = cli("solve", "c1", "--target", "tflite", *wished)
+    assert done.code == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "changes nothing" in line] == [
+        "qgraph: the override bits tensor:x=8 changes nothing",
+        "qgraph: the override pin x=0.02,0 changes nothing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wished", "told"),
+    [
+        (["--share", "x=x"], "a tensor shares with itself anyway: share x=x; name two tensors"),
+        (
+            ["--float", "type:Resize", "--bits", "type:Resize=16"],
+            "left in float, and given bits: bits type:Resize=16: left in float (float type:Resize); "
+            "keep one of the two",
+        ),
+    ],
+)
+def test_overrides_that_make_no_sense_are_refused(cli: Cli, calibrated: Path, wished: list[str], told: str) -> None:
+    done = cli("solve", "c1", "--target", "tflite", *wished)
+    assert (done.code, done.stdout, done.stderr) == (2, "", f"qgraph: {told}\n")
+
+
+def test_contradicting_pins_are_told_once_with_a_cure_about_them(cli: Cli, calibrated: Path) -> None:
+    pins = ["--pin", "p2o.GlobalAveragePool.17=0.02,0", "--pin", "conv2d_491.tmp_0=0.03,0"]
+    done = cli("solve", "c1", "--target", "tflite", *pins)
+    assert done.code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("; change these overrides")

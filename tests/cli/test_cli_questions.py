@@ -75,6 +75,18 @@ def test_every_float_tensor_is_quantized_or_excluded_with_a_reason(cli: Cli, cal
     assert len(tensors["conv2d_96.w_0"]["scale"]) == len(tensors["conv2d_96.w_0"]["offset"]) == 48
 
 
+def test_top_caps_every_list_of_a_diff_and_tells_the_rest(cli: Cli, calibrated: Path) -> None:
+    assert cli("solve", "mse", "--target", "tensorrt", "--name", "other").code == 0
+    every = cli("diff", "mse", "other", "--json").json
+    capped = cli("diff", "mse", "other", "--top", 2, "--json").json
+    assert len(every["states"]) > 2
+    assert capped["states"] == every["states"][:2]
+    assert [len(found) for found in capped["groups"].values()] == [
+        min(2, len(found)) for found in every["groups"].values()
+    ]
+    assert f"and {len(every['states']) - 2} more states" in cli("diff", "mse", "other", "--top", 2).stdout
+
+
 def test_diff_of_two_observers_ranks_scales_by_damage_and_mirrors(cli: Cli, calibrated: Path) -> None:
     assert cli("solve", "mse", "--target", "tflite", "--observer", "minmax", "--name", "minmax").code == 0
     there = cli("diff", "minmax", "mse", "--json").json

@@ -14,7 +14,50 @@ def test_show_tells_which_sample_holds_the_extremes(cli: Cli, calibrated: Path) 
     held = statistics["provenance"]
     assert all(len(held[what]) == 32 for what in ("minimum", "maximum"))
     assert held["nonfinite"] is None
-    assert f"maximum in sample  {held['maximum']}" in cli("show", "mse", "--tensor", CONCAT).stdout
+    told = cli("show", "mse", "--tensor", CONCAT).stdout
+    for what in ("minimum", "maximum"):
+        origin = statistics["origins"][held[what]]
+        name = f"photos.npz, sample {origin['index']}"
+        assert origin["name"].endswith(name)
+        (line,) = [line for line in told.splitlines() if line.startswith(f"{what} in sample")]
+        assert f"  {origin['index']}, " in line
+        assert line.endswith(f"({held[what]})")
+
+
+def test_the_sample_of_an_extreme_is_told_by_its_place_and_its_file(cli: Cli, tmp_path: Path) -> None:
+    import numpy as np
+    import onnx
+    from onnx import parser
+
+    import qgraph
+
+    text = """<ir_version: 8, opset_import: ["" : 17]> squares (float[n, 8] x) => (float[n, 8] y) { y = Mul (x, x) }"""
+    onnx.save(parser.parse_model(text), tmp_path / "model.onnx")
+    samples = np.arange(6 * 8, dtype=np.float32).reshape(6, 8)
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "a.npz", x=samples[:2])
+    np.savez(tmp_path / "data" / "b.npz", x=samples[[1, 5, 2, 5]])
+
+    def told(run: str, database: str) -> dict[str, object]:
+        statistics = cli("show", run, "--tensor", "x", "--db", database, "--json").json["statistics"]
+        origin: dict[str, object] = statistics["origins"][statistics["provenance"]["maximum"]]
+        return origin
+
+    expected = {"index": 3, "name": "data/b.npz, sample 1"}
+    run = cli("calibrate", "model.onnx", "--data", "data", "--target", "tflite", "--json").json["run"]
+    assert told(run, "qgraph.db") == expected
+    for shard in ("1/2", "2/2"):
+        cli("calibrate", "model.onnx", "--data", "data", "--shard", shard, "--db", "parts.db")
+    cli("merge", "c1", "c2", "--db", "parts.db")
+    merged = cli("solve", "c3", "--target", "tflite", "--db", "parts.db", "--json").json["run"]
+    assert told(merged, "parts.db") == expected
+    base = cli("calibrate", "model.onnx", "--data", "data/a.npz", "--db", "more.db", "--json").json["calibration"]
+    arguments = ("--extend", base, "--target", "tflite", "--db", "more.db", "--json")
+    extended = cli("calibrate", "model.onnx", "--data", "data/b.npz", *arguments).json["run"]
+    assert told(extended, "more.db") == {"index": 1, "name": "data/b.npz, sample 1"}
+    with qgraph.open(tmp_path / "arrays.db") as database:
+        database.calibrate(tmp_path / "model.onnx", samples).solve(target="tflite")
+    assert told("latest", "arrays.db") == {"index": 5, "name": None}
 
 
 def test_the_histogram_holds_every_finite_value(cli: Cli, calibrated: Path) -> None:

@@ -176,5 +176,8 @@ def test_a_torch_module_with_several_inputs(tmp_path: Path, monkeypatch: pytest.
 def test_a_torch_module_needs_a_shape() -> None:
     with pytest.raises(QgraphError, match="neither input_shape nor inputs"):
         qgraph.quantize_torch_model(Sum(), DATA, 4)
+    for shape in ("x", [1, "3"], [-1, 3]):
+        with pytest.raises(QgraphError, match="input_shape is no shape"):
+            qgraph.quantize_torch_model(Sum(), DATA, 4, shape)  # type: ignore[arg-type]
     with pytest.raises(QgraphError, match="not a torch module"):
         qgraph.quantize_torch_model(3, DATA, 4)  # type: ignore[arg-type]

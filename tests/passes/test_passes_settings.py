@@ -102,3 +102,5 @@ def test_json_that_is_none_of_ours_is_refused(document: object, message: str) ->
 def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(UsageError, match="not JSON"):
         QuantizationSetting.from_json("{")
+    with pytest.raises(UsageError, match="not JSON"):
+        QuantizationSetting.from_json(3)  # type: ignore[arg-type]
