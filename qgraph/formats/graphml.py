@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
-from qgraph.errors import ExportError
+from qgraph.formats.whole_file import whole_file
 from qgraph.graphdb.property_graph import NODES, RELATIONSHIPS, PropertyGraph, Value
 
 _TYPES = {"STRING": "string", "INT64": "long", "DOUBLE": "double", "BOOL": "boolean"}
@@ -32,14 +31,8 @@ def write_graphml(graph: PropertyGraph, path: Path) -> None:
     Raises:
         ExportError: it cannot be written.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as folder:
-            written = Path(folder) / "graph"
-            with written.open("w", encoding="utf-8") as stream:
-                stream.writelines(_lines(graph))
-            written.replace(path)
-    except OSError as error:
-        raise ExportError("cannot write the graph", f"{path} ({error.strerror})", "choose another place") from error
+    with whole_file(path, "the graph") as written, written.open("w", encoding="utf-8") as stream:
+        stream.writelines(_lines(graph))
 
 
 def text(value: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgraph.errors import UsageError
+from qgraph.formats.whole_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,15 +76,12 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure; the same figure gives the same file on any day.
 
     Raises:
-        UsageError: the file cannot be written.
+        ExportError: the file cannot be written.
     """
     import matplotlib as mpl
 
-    try:
-        with mpl.rc_context({"svg.hashsalt": "qgraph"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-    except OSError as error:
-        raise UsageError("the plot cannot be written", f"{path} ({error.strerror})", "choose another -o") from None
+    with whole_file(path, "the plot") as file, mpl.rc_context({"svg.hashsalt": "qgraph"}):
+        figure.savefig(file, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 
 def write_plot(path: Path, title: str, bars: Sequence[Bar], zeros: int, spans: Sequence[Span]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from qgraph.errors import ExportError, ModelError, NotFoundError
 from qgraph.formats import aimet, ort_overrides, own_scales, tensorrt_cache
 from qgraph.formats.scale_table import ScaleTable, TensorScale, Written
+from qgraph.formats.whole_file import whole_file
 from qgraph.tqc import FLOAT32_LARGEST, to_float32
 
 LARGEST_FILE = 1 << 30
@@ -77,12 +77,8 @@ def write_scales(table: ScaleTable, name: str, path: Path) -> tuple[str, ...]:
     """
     written = format_named(name).write(table)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as folder:
-            file = Path(folder) / "scales"
+        with whole_file(path, "the scales") as file:
             file.write_text(written.text, encoding="utf-8", newline="")
-            file.replace(path)
-    except OSError as error:
-        raise ExportError("cannot write the scales", f"{path} ({error.strerror})", "choose another place") from error
     except UnicodeEncodeError as error:
         raise ExportError("a name that is no UTF-8", str(path), "rename the tensor") from error
     return written.losses

@@ -20,6 +20,7 @@ from qgraph.constraints.overrides import Action, Override, Overrides, as_toml
 from qgraph.errors import ExportError, NotFoundError, QgraphError
 from qgraph.formats.encoding import Encoding, encoding_of
 from qgraph.formats.qdq import to_qdq
+from qgraph.formats.whole_file import whole_file
 from qgraph.jobs.calibrating import Report, Ticker
 from qgraph.jobs.exporting import Opened, open_run, refuse_to_overwrite
 from qgraph.jobs.question import Question, pose, question_of, settings_of
@@ -114,7 +115,8 @@ def advise(
     wishes = tuple(override for step in found.steps for override in step.change.overrides)
     overrides = (*work.question.overrides, *wishes)
     if output is not None:
-        output.write_text(as_toml(overrides), encoding="utf-8")
+        with whole_file(output, "the overrides") as file:
+            file.write_text(as_toml(overrides), encoding="utf-8")
     return Advised(opened.run, opened.data.settings, len(samples), found, overrides)
 
 

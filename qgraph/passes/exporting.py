@@ -8,6 +8,7 @@ from pathlib import Path
 from qgraph import arguments
 from qgraph.constraints.pack import load_pack
 from qgraph.errors import UsageError
+from qgraph.formats.whole_file import whole_file
 from qgraph.passes.graph import QuantizedGraph
 from qgraph.passes.platforms import TargetPlatform
 
@@ -44,4 +45,5 @@ def export_ppq_graph(
     )
     if config_save_to is not None:
         told = json.dumps({"schema": 1, **run.scales()}, indent=2, allow_nan=False)
-        arguments.path("config_save_to", config_save_to).write_text(f"{told}\n", encoding="utf-8")
+        with whole_file(arguments.path("config_save_to", config_save_to), "the configs") as file:
+            file.write_text(f"{told}\n", encoding="utf-8")
