@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -116,6 +117,18 @@ def seconds(argument: str, value: Any) -> float | None:
     number = isinstance(value, SupportsFloat) and not isinstance(value, bool)
     if not number or not float(value) >= 0:  # NaN is neither
         raise UsageError(f"{argument} must be a number of seconds", _shown(value), "pass 0 or more")
+    return float(value)
+
+
+def finite(argument: str, value: Any) -> float:
+    """A finite number.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    number = isinstance(value, SupportsFloat) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise UsageError(f"{argument} must be a finite number", _shown(value), "pass such as 20")
     return float(value)
 
 

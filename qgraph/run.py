@@ -370,7 +370,7 @@ class Run:
             self._database.store(),
             self.id,
             data,
-            target_snr,
+            arguments.finite("target_snr", target_snr),
             without=tuple(without),
             model=_moved(model),
             steps=arguments.count("steps", steps),

@@ -82,7 +82,10 @@ def _table(path: Path) -> LabelOf:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError("cannot read the labels", f"{path}: {error}", "give a file of comma-separated text") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            "cannot read the labels", f"{path} ({reason})", "give a file of comma-separated text"
+        ) from error
     if rows and not _is_class(rows[0][-1]):
         rows = rows[1:]  # names of the columns
     for row in rows:

@@ -23,7 +23,7 @@ from qgraph.formats.qdq import to_qdq
 from qgraph.formats.whole_file import whole_file
 from qgraph.jobs.calibrating import Report, Ticker
 from qgraph.jobs.exporting import Opened, open_run, refuse_to_overwrite
-from qgraph.jobs.question import Question, pose, question_of, settings_of
+from qgraph.jobs.question import Question, pose, question_of, refuse_imported, settings_of
 from qgraph.jobs.sensitivity import SAMPLES, Entry, few_samples, measure
 from qgraph.jobs.solving import answer
 from qgraph.jobs.verifying import reference_of
@@ -89,12 +89,13 @@ def advise(
 
     Raises:
         NotFoundError: no such kind.
-        UsageError: the run has no scales, or the file cannot be written.
+        UsageError: the run has no scales or imported ones, or the file cannot be written.
     """
     for kind in without:
         if kind not in KINDS:
             raise NotFoundError.among("kind of change", kind, KINDS, f"use {', '.join(KINDS)}")
     opened = open_run(database, reference, model)
+    refuse_imported(opened.run, opened.data.settings)
     if output is not None:
         refuse_to_overwrite(output, opened, database)
     samples, digest = few_samples(opened, data, steps or SAMPLES, images, report)

@@ -28,7 +28,7 @@ from qgraph.ir.elements import Structure
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.ir.onnx_parse import parse
 from qgraph.ir.slots import graph_output, input_slot, parts
-from qgraph.jobs.question import Posed, Question, pose
+from qgraph.jobs.question import IMPORTED, Posed, Question, pose
 from qgraph.jobs.recording import channels_for
 from qgraph.objects import many_objects
 from qgraph.solve.parameters import GroupParameters
@@ -39,7 +39,6 @@ from qgraph.store.database import Database
 from qgraph.store.evidence import load_evidence
 from qgraph.tqc import QuantizationState, Scheme, TqcRecord, to_float32
 
-IMPORTED = "imported"
 """What stands in a run's settings in the place of an observer."""
 
 QDQ = "qdq"

@@ -38,7 +38,7 @@ from qgraph.improve.weighted import weighted_ops
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.jobs.calibrating import Report, Ticker, calibrate, load_statistics
 from qgraph.jobs.exporting import Opened, open_run, refuse_to_overwrite
-from qgraph.jobs.question import question_of
+from qgraph.jobs.question import question_of, refuse_imported
 from qgraph.jobs.solving import answer
 from qgraph.jobs.trials import Candidate, Workplace, activations, chosen, corrected, picked
 from qgraph.store import calibrations, models, runs
@@ -102,6 +102,7 @@ def improve(
     """
     parts = parts or Parts()
     opened = open_run(database, reference, model)
+    refuse_imported(opened.run, opened.data.settings)
     place = output or _beside(database, opened.model)
     refuse_to_overwrite(place, opened, database)
     candidate = Candidate(opened.model, opened.data, database, _calibration_of(database, opened))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from qgraph.calib.evidence import METHODS
 from qgraph.calib.observers.catalog import entry_of, observer_digest, resolve_parameters
@@ -111,6 +111,21 @@ def ties_dropped(structure: Structure, settings: RunSettings) -> tuple[tuple[Sam
         return ()
     dropped = dropped_ties(Graph(structure), pack, question.methods, question.overrides)
     return tuple((tie, str(entry)) for tie, entry in dropped)
+
+
+IMPORTED: Final = "imported"
+"""What stands for the observer in a run whose scales came from a file."""
+
+
+def refuse_imported(run: str, settings: RunSettings) -> None:
+    """Refuse a run that has no observer to solve it anew with.
+
+    Raises:
+        UsageError: its scales were imported.
+    """
+    if settings.observer == IMPORTED:
+        cure = "name a run that qgraph solve made from its calibration"
+        raise UsageError("the scales of this run were imported, not solved", run, cure)
 
 
 def question_of(settings: RunSettings) -> Question:

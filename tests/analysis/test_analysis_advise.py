@@ -141,6 +141,11 @@ def test_the_list_and_the_next_command_are_told(cli: Cli, data: Path) -> None:
     assert "is reached with 0 changes" in nothing
 
 
+def test_an_snr_is_a_number(cli: Cli, data: Path) -> None:
+    refused = cli("advise", "r1", "--data", data, "--target-snr", "nan")
+    assert (refused.code, "target_snr must be a finite number: nan" in refused.stderr) == (2, True)
+
+
 def test_an_output_that_would_replace_the_model_is_refused(cli: Cli, data: Path) -> None:
     refused = cli("advise", "r1", "--data", data, "--target-snr", 20, "-o", "m.onnx")
     assert (refused.code, "would replace the float model" in refused.stderr) == (2, True)

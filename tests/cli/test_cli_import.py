@@ -81,6 +81,13 @@ def test_an_imported_run_is_exported_as_a_model_that_runs(cli: Cli, imported: di
     assert cli("check", "theirs.onnx", "--target", "tflite", "--json").json["violations"]
 
 
+def test_imported_scales_cannot_be_solved_anew(cli: Cli, imported: dict[str, Any], ocr_photos: Path) -> None:
+    assert imported
+    for command in (("improve", "theirs"), ("advise", "theirs", "--target-snr", 20)):
+        refused = cli(*command, "--data", ocr_photos)
+        assert (refused.code, "the scales of this run were imported, not solved: r3" in refused.stderr) == (2, True)
+
+
 def test_a_file_is_imported_without_any_calibration(cli: Cli, imported: dict[str, Any], ppocr4_det: Path) -> None:
     assert imported
     command = ("import", "theirs.json", "--model", ppocr4_det, "--target", "tflite", "--db", "other.db", "--json")
