@@ -145,6 +145,18 @@ def calibrated(calibrated_session: Path, tmp_path: Path) -> Path:
     return tmp_path / "qgraph.db"
 
 
+LONG_FILES = (
+    *("test_models_matrix.py", "test_readme.py", "test_cli_interruptions.py", "test_cli_resume.py"),
+    *("test_models_large.py", "test_cli_max_memory.py", "test_installed.py", "test_analysis_layers.py"),
+)
+"""Test files that take a minute or most of it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files, so that no process is left alone with one of them in the end."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what became of the tensors of the development models, on every target, once all tests are done."""
     reports = terminalreporter.getreports("passed")
