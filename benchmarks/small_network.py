@@ -191,10 +191,12 @@ def main() -> None:
     arguments = parser.parse_args()
     train, test = fashion_mnist(arguments.data) if arguments.data else digits()
     name = "Fashion-MNIST" if arguments.data else "scikit-learn's digits"
+    epochs = arguments.epochs or (6 if arguments.data else 30)
     lines = [
-        f"{name}: {len(train.classes)} pictures to train on, share of {len(test.classes)} others whose class is told:",
+        f"{name}: trained {epochs} times over {len(train.classes)} pictures; of {len(test.classes)} others the share",
+        "whose class is told:",
         "",
-        *table(train, test, arguments.epochs or (6 if arguments.data else 30)),
+        *table(train, test, epochs),
     ]
     print("\n".join(lines))
     if arguments.record:
