@@ -406,7 +406,7 @@ def tell_forecast(answer: Mapping[str, Any]) -> None:
         f"not collected: {left_out}"
     )
     shares = ", ".join(f"{megabytes(memory[part])} {part}" for part in ("fixed", "activations", "histograms"))
-    write_line(f"memory: about {megabytes(memory['peak'])} ({shares}), whatever the number of samples")
+    write_line(f"memory: about {megabytes(memory['peak'])} ({shares}); hardly more with more samples")
     write_line(f"        = {memory['formula']}")
     write_line(f"time: about {seconds['total']:.1f} s ({seconds['reading']:.1f} s to read the data once)")
     write_line(f"checkpoint: at most about {megabytes(answer['checkpoint_bytes'])}")
