@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+__all__ = ["many_objects", "record"]
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as record
+else:
+
+    def record(*, frozen: bool, slots: bool) -> Callable[[type], type]:
+        """`dataclasses.dataclass` for what a model has millions of: `frozen` is held by the type checker alone.
+
+        At run time a frozen dataclass sets each field by a call: six times the time of making one that is not.
+        """
+        return dataclasses.dataclass(slots=slots, unsafe_hash=frozen)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import SupportsFloat
 
 from qgraph.errors import TransitionError, UsageError
+from qgraph.objects import record
 
 FLOAT32_TINY = 2.0**-126
 """The smallest normal float32. No scale is smaller: runtimes that flush denormals would divide by zero."""
@@ -168,7 +169,7 @@ def offset_for(minimum: float, scale: float, scheme: Scheme) -> int:
     return max(scheme.quant_min, min(scheme.quant_max, round(scheme.quant_min - minimum / scale)))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TqcRecord:
     """The solved config of one slot, as a run keeps it. Plain data, no links.
 

@@ -16,13 +16,14 @@ from dataclasses import replace
 
 from qgraph.analysis import repair
 from qgraph.analysis.case import Case, case_of
-from qgraph.analysis.parameters import Parameters, product, same_parameters, same_scales, shifted
+from qgraph.analysis.parameters import Parameters, product, same_parameters, same_scales, shifted, width
 from qgraph.analysis.pricing import NO_PRICES, Prices
 from qgraph.analysis.ratios import ratio_violations
 from qgraph.analysis.repair_plan import plan_repairs
 from qgraph.analysis.schemes import scheme_violations
 from qgraph.analysis.violation import Change, Repair, Report, Rule, Summary, Violation
 from qgraph.constraints.model import Derived, Fixed, Fused, Same, Strength
+from qgraph.constraints.override_bits import rescaled
 from qgraph.constraints.rule_pack import RulePack
 from qgraph.constraints.rules import constrain
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
@@ -48,6 +49,7 @@ def check(model: QuantizedModel, pack: RulePack, prices: Prices = NO_PRICES) -> 
         [
             *(entry for tie in case.binding for entry in _same(tie, case)),
             *(entry for fixed in constraints.fixed for entry in _fixed(fixed, case)),
+            *(entry for bits, fixed in constraints.fixed_in_bits for entry in _fixed(fixed, case, bits)),
             *(entry for bias in constraints.derived for entry in _derived(bias, case)),
         ]
     )
@@ -209,11 +211,21 @@ def _bound_elsewhere(slot: str, read: Parameters, case: Case) -> str | None:
     return None
 
 
-def _fixed(fixed: Fixed, case: Case) -> Iterator[Located]:
+def _fixed(fixed: Fixed, case: Case, bits: int | None = None) -> Iterator[Located]:
+    """A tensor without its prescribed parameters.
+
+    Args:
+        bits: the width that they are prescribed for; None where they are for all, scaled to their width.
+    """
     found = case.at(case.inside(fixed.slot, fixed.origin.op))
-    if not found:
+    if not found or bits not in (None, width(found[0].dtype)):
         return
     scheme = case.pack.activation
+    other = case.pack.width(found[0].dtype)
+    if bits and other is None:
+        return
+    if other is not None:
+        fixed, scheme = fixed if bits else rescaled(fixed, scheme, other.scheme), other.scheme
     wanted = Parameters(found[0].name, scheme.dtype, (fixed.scale,), (fixed.offset,))
     if any(same_parameters(entry, wanted) for entry in found):
         return
@@ -236,7 +248,8 @@ def _derived(bias: Derived, case: Case) -> Iterator[Located]:
         return
     entry, dtype = found[0], case.pack.bias.dtype
     wrong = []
-    if entry.dtype != dtype:
+    beside = case.pack.width(inputs[0].dtype) if inputs else None
+    if entry.dtype not in (dtype, *(f"int{bits}" for bits in (() if beside is None else beside.bias_bits))):
         wrong.append(f"is {entry.dtype}, not {dtype}")
     if any(entry.offset):
         wrong.append("has a zero point other than 0")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qgraph.analysis.parameters import Parameters, limits, width
 from qgraph.analysis.violation import Violation
@@ -56,7 +56,7 @@ def scheme_violations(
     found: dict[_Problem, dict[Parameters, str]] = {}
     for _, slot, op, plan in sorted(uses, key=lambda use: use[:2]):
         for entry in quantizations[slot]:
-            for problem in _problems(entry, plan):
+            for problem in _problems(entry, plan, pack):
                 parameters = Parameters(plan.tensor, entry.dtype, entry.scale, entry.offset)
                 found.setdefault(problem, {}).setdefault(parameters, op)
     for problem, tensors in found.items():
@@ -89,9 +89,12 @@ def _source(problem: _Problem, op_type: str, pack: RulePack) -> str:
     return pack.source
 
 
-def _problems(entry: Quantization, plan: SlotPlan) -> Iterator[_Problem]:
+def _problems(entry: Quantization, plan: SlotPlan, pack: RulePack) -> Iterator[_Problem]:
     scheme, role = plan.scheme, "weight" if plan.role == "weight" else "activation"
     assert scheme is not None
+    other = pack.width(entry.dtype) if role == "activation" else None
+    if other is not None:
+        scheme = replace(other.scheme, axis=scheme.axis)
     if entry.dtype != scheme.dtype:
         yield _Problem(f"{role}_type", entry.dtype, scheme.dtype, _type_cure(entry.dtype, scheme, role))
     if entry.axis is not None and entry.axis != scheme.axis:

@@ -78,7 +78,7 @@ def refuse_broken_rules(ops: Iterable[Op], target: Target) -> None:
         for op_type in FAMILIES[option].ops
     }
     for op in sorted((op for op in ops if op.type in refused), key=lambda op: op.name):
-        for rule in target.index.same_rules(op, target.wiring.tensors):
+        for rule in target.same_rules(op):
             if rule.strength == Strength.REQUIRED:
                 raise UsageError(
                     f"{in_words(refused[op.type])} cannot be none, {target.pack.name} requires the rule {rule.name}",
@@ -87,10 +87,11 @@ def refuse_broken_rules(ops: Iterable[Op], target: Target) -> None:
                 )
 
 
-def silencing_methods(op: Op, target: Target) -> list[MergeMethod]:
-    """The op's methods that say whose statistics count; Joint and None let all of them count."""
-    return [
-        method
-        for option, method in target.pack.merge_methods.items()
-        if method in (MergeMethod.INPUT, MergeMethod.OUTPUT, MergeMethod.LARGE) and op.type in FAMILIES[option].ops
-    ]
+def silencing_methods(target: Target) -> dict[str, list[MergeMethod]]:
+    """By op type, the methods that say whose statistics count; Joint and None let all of them count."""
+    found: dict[str, list[MergeMethod]] = {}
+    for option, method in target.pack.merge_methods.items():
+        if method in (MergeMethod.INPUT, MergeMethod.OUTPUT, MergeMethod.LARGE):
+            for op_type in FAMILIES[option].ops:
+                found.setdefault(op_type, []).append(method)
+    return found

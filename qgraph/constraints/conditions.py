@@ -19,7 +19,7 @@ class Condition:
     Attributes:
         input: index of the input that holds the parameter, or None.
         attribute: name of the attribute that holds it where the input is left out, or None.
-        default: what it is where neither is given; None where the op has no default.
+        default: what it is where neither is given, or where there is no such dimension; None where nothing says.
         one_of: the values that satisfy the condition; None where any value does.
         none_of: the values that do not satisfy it. One that is not known before the model runs does.
         constant: whether the input must be (True) or must not be (False) a constant of the model; None where it does
@@ -57,7 +57,7 @@ class Condition:
     def _value(self, op: Op, tensors: Mapping[str, Tensor]) -> Scalar | None:
         operand = self._operand(op, tensors)
         if self.dimension is not None:
-            return None if operand is None else _size(operand, self.dimension)
+            return None if operand is None else _size(operand, self.dimension, self.default)
         if operand is not None:
             distinct = set(operand.values or ())
             return float(distinct.pop()) if len(distinct) == 1 else None
@@ -66,10 +66,12 @@ class Condition:
         return self.default
 
 
-def _size(tensor: Tensor, dimension: int) -> float | None:
-    """The size of a dimension; None where it is not a known number."""
-    if tensor.shape is None or dimension >= len(tensor.shape):
+def _size(tensor: Tensor, dimension: int, missing: Scalar | None) -> Scalar | None:
+    """The size of a dimension, or `missing` where the tensor has fewer; None where it is not a known number."""
+    if tensor.shape is None:
         return None
+    if dimension >= len(tensor.shape):
+        return missing
     size = tensor.shape[dimension]
     return float(size) if isinstance(size, int) else None
 

@@ -21,8 +21,8 @@ from qgraph.constraints.schemes import bears, common_scheme
 from qgraph.constraints.union_find import UnionFind
 from qgraph.tqc import Scheme
 
-Price = Callable[[Edge], float]
-"""What it costs to do without an edge; infinity where that is no way out."""
+Noise = Callable[[], Mapping[str, float]]
+"""By slot, what rounding its tensor once more adds: noise power over signal power. Asked for only in a conflict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Conflict:
         chains: the edges from `a` and from `b` to the slot where they meet.
         cuts: the cheapest edges without which the two need not agree; None where there is no way out among the edges.
         remedy: what else helps, in words.
+        noise: what the cuts are predicted to add, as power over signal power; None before any data.
     """
 
     a: str
@@ -45,6 +46,7 @@ class Conflict:
     chains: tuple[tuple[Edge, ...], tuple[Edge, ...]] = ((), ())
     cuts: tuple[Edge, ...] | None = None
     remedy: str = ""
+    noise: float | None = None
 
     @property
     def claims(self) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -56,7 +58,8 @@ class Conflict:
         parts = [f"{a} and {b} {self.problem}"]
         parts += [in_words(chain) for chain in self.chains if chain]
         if self.cuts:
-            parts.append("cheapest way out: " + " and ".join(cut_in_words(edge) for edge in self.cuts))
+            adds = "" if self.noise is None else f", which adds noise of {self.noise:.3g} of the signal's power"
+            parts.append("cheapest way out: " + " and ".join(cut_in_words(edge) for edge in self.cuts) + adds)
         if self.remedy:
             parts.append(self.remedy)
         return "; ".join(parts)
@@ -72,12 +75,45 @@ def structural_price(edge: Edge) -> float:
     return {Strength.PREFERRED: 2.0, Strength.REQUIRED: 10.0}.get(edge.strength or Strength.EXACT, math.inf)
 
 
+class _Prices:
+    """What it costs to do without an edge; infinity where that is no way out.
+
+    Without an edge one tensor at its ends is rounded once more, so where there is data the price is the noise of that,
+    of the end that bears it better. The structure weighs it: to break a demand is as dear as ten requantizes.
+    """
+
+    def __init__(self, noise: Noise | None, *, can_requantize: bool) -> None:
+        self._noise, self._can_requantize = noise, can_requantize
+
+    @cached_property
+    def _by_slot(self) -> Mapping[str, float] | None:
+        return None if self._noise is None else self._noise()
+
+    def __call__(self, edge: Edge) -> float:
+        if edge.kind == Kind.TENSOR and not self._can_requantize:
+            return math.inf
+        structural = structural_price(edge)
+        if self._by_slot is None or math.isinf(structural):
+            return structural
+        return structural * self._noise_at(edge)
+
+    def added(self, cuts: Sequence[Edge] | None) -> float | None:
+        """The noise that a cut adds, where it is known."""
+        return None if not cuts or self._by_slot is None else math.fsum(map(self._noise_at, cuts))
+
+    def _noise_at(self, edge: Edge) -> float:
+        """A tensor of which nothing is known bears it as badly as any that is known."""
+        assert self._by_slot is not None
+        known = [self._by_slot[slot] for slot in (edge.a, edge.b) if slot in self._by_slot]
+        return min(known, default=max(self._by_slot.values(), default=1.0))
+
+
 def find_conflicts(
     constraints: Constraints,
     groups: Mapping[str, Group],
     joined: Iterable[Edge],
     cut: Iterable[TensorEdge],
-    price: Price = structural_price,
+    noise: Noise | None = None,
 ) -> tuple[Conflict, ...]:
     """All contradictions: bits, sign or granularity, prescribed values, and requantizes that a target cannot do.
 
@@ -85,12 +121,10 @@ def find_conflicts(
         groups: by slot.
         joined: the edges inside groups.
         cut: the tensor edges between groups.
-        price: see `Price`; it decides which way out is the cheapest.
+        noise: where there is data, it decides which way out is the cheapest.
     """
     inside = _EdgesInside(groups, joined)
-    if not constraints.can_requantize:
-        given = price
-        price = lambda edge: math.inf if edge.kind == Kind.TENSOR else given(edge)  # noqa: E731
+    price = _Prices(noise, can_requantize=constraints.can_requantize)
     return (
         *_unequal_schemes(constraints, price),
         *_unequal_parameters(constraints.fixed, groups, inside, price),
@@ -121,7 +155,7 @@ def same_edge(tie: Same) -> Edge:
     return Edge(Kind.SAME, tie.a, tie.b, origin.rule, origin.op, origin.op_type, tie.strength, origin.source)
 
 
-def _unequal_schemes(constraints: Constraints, price: Price) -> Iterator[Conflict]:
+def _unequal_schemes(constraints: Constraints, price: _Prices) -> Iterator[Conflict]:
     """Per set of slots that are tied: each scheme that cannot be reconciled with the first one's."""
     for ties in _mixed(constraints):
         edges = tuple(same_edge(tie) for tie in ties)
@@ -136,7 +170,8 @@ def _unequal_schemes(constraints: Constraints, price: Price) -> Iterator[Conflic
             )
             against = [(scheme, b)]
         for scheme, b in against:
-            yield Conflict(a, b, str(first), str(scheme), "must be equal", *_reasons(edges, a, b, price))
+            found = _reasons(edges, a, b, price)
+            yield Conflict(a, b, str(first), str(scheme), "must be equal", *found, noise=price.added(found[1]))
 
 
 def _mixed(constraints: Constraints) -> Iterator[list[Same]]:
@@ -175,7 +210,7 @@ def _scheme(constraints: Constraints, slot: str) -> Scheme:
 
 
 def _unequal_parameters(
-    fixed: Sequence[Fixed], groups: Mapping[str, Group], inside: _EdgesInside, price: Price
+    fixed: Sequence[Fixed], groups: Mapping[str, Group], inside: _EdgesInside, price: _Prices
 ) -> Iterator[Conflict]:
     """Each prescription that differs from the first one of its group, or that the group's scheme does not allow."""
     for entry in fixed:
@@ -187,7 +222,8 @@ def _unequal_parameters(
             yield Conflict(entry.slot, group.master, _prescribed(entry), strict, "are tied")
         if (first.scale, first.offset) != (entry.scale, entry.offset):
             found = _reasons(inside.of(group), first.slot, entry.slot, price)
-            yield Conflict(first.slot, entry.slot, _prescribed(first), _prescribed(entry), "are tied", *found)
+            claims = _prescribed(first), _prescribed(entry)
+            yield Conflict(first.slot, entry.slot, *claims, "are tied", *found, noise=price.added(found[1]))
 
 
 def _claim(group: Group, *, foreign: bool) -> str:
@@ -206,7 +242,7 @@ def _impossible_requantizes(
     groups: Mapping[str, Group],
     inside: _EdgesInside,
     cut: Iterable[TensorEdge],
-    price: Price,
+    price: _Prices,
 ) -> Iterator[Conflict]:
     """Cuts, on a target that cannot requantize. A constant may be stored twice, so it is no obstacle."""
     if constraints.can_requantize:
@@ -224,6 +260,7 @@ def _impossible_requantizes(
             for slot, group in ((edge.producer, made), (edge.consumer, read))
             if group.fixed and (found := _cheapest(inside.of(group), slot, group.fixed.slot, price))
         ]
+        cheapest = min(cuts, key=lambda one: (sum(map(price, one)), len(one))) if cuts else None
         foreign = made.scheme == read.scheme and made.fixed is None and read.fixed is None
         yield Conflict(
             edge.producer,
@@ -233,15 +270,16 @@ def _impossible_requantizes(
             f"need different parameters for {edge.tensor}, and {constraints.target} cannot requantize: "
             f"{requantize_reason(made, read)}",
             (chains[0], chains[1]),
-            min(cuts, key=lambda one: (sum(map(price, one)), len(one))) if cuts else None,
+            cheapest,
             "force_overlap joins them" if foreign else "",
+            price.added(cheapest),
         )
 
 
 Reasons = tuple[tuple[tuple[Edge, ...], tuple[Edge, ...]], tuple[Edge, ...] | None]
 
 
-def _reasons(edges: Iterable[Edge], a: str, b: str, price: Price) -> Reasons:
+def _reasons(edges: Iterable[Edge], a: str, b: str, price: _Prices) -> Reasons:
     """The chains from both slots to the middle between them, and the cheapest cut."""
     known = tuple(edges)
     chain = why(known, a, b) or ()
@@ -250,7 +288,7 @@ def _reasons(edges: Iterable[Edge], a: str, b: str, price: Price) -> Reasons:
     return (chain[:middle], back or ()), _cheapest(known, a, b, price)
 
 
-def _cheapest(edges: Iterable[Edge], a: str, b: str, price: Price) -> tuple[Edge, ...] | None:
+def _cheapest(edges: Iterable[Edge], a: str, b: str, price: _Prices) -> tuple[Edge, ...] | None:
     """The cheapest edges without which nothing leads from `a` to `b`; None if they cannot be parted."""
     known = sorted(edges, key=lambda edge: (edge.a, edge.b, edge.kind, edge.rule or ""))
     slots = sorted({slot for edge in known for slot in (edge.a, edge.b)} | {a, b})

@@ -13,6 +13,7 @@ from itertools import chain
 
 from qgraph.constraints.model import Edge, Group, Grouping, Kind, Requantize, Same, SlotPlan
 from qgraph.ir.slots import makes_its_tensor, parts
+from qgraph.objects import many_objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Step:
     need: str | None = None
 
 
+@many_objects()
 def why(joined: Iterable[Edge], a: str, b: str) -> tuple[Edge, ...] | None:
     """The shortest chain of joined edges from `a` to `b`, each edge turned to point along it.
 
@@ -69,6 +71,7 @@ def why(joined: Iterable[Edge], a: str, b: str) -> tuple[Edge, ...] | None:
     return None if steps is None else tuple(step.edge for step in steps if step.edge is not None)
 
 
+@many_objects()
 def why_not(joined: Iterable[Edge], between: Iterable[Barrier], a: str, b: str) -> tuple[Step, ...] | None:
     """The chain from `a` to `b` with the fewest barriers, which say what keeps the two apart; of those the shortest.
 

@@ -71,9 +71,10 @@ class Families:
 
 def number(constraints: Constraints) -> Problem:
     """Number the quantizable slots and rewrite the constraints in those numbers."""
-    slots = tuple(sorted(slot for slot, plan in constraints.slots.items() if plan.scheme is not None))
+    planned = sorted((slot, plan.scheme) for slot, plan in constraints.slots.items() if plan.scheme is not None)
+    slots = tuple(slot for slot, _ in planned)
     place = {slot: i for i, slot in enumerate(slots)}
-    schemes, scheme = _number_schemes(constraints, slots)
+    schemes, scheme = _number_schemes(constraints, planned)
     ties = [(place[tie.a], place[tie.b], tie.pass_through) for tie in constraints.same]
     is_made = [makes_its_tensor(slot) for slot in slots]
     tied = {b for a, b, _ in ties if not is_made[a]}  # two values that a user ties to each other stay values
@@ -97,15 +98,16 @@ def number(constraints: Constraints) -> Problem:
     )
 
 
-def _number_schemes(constraints: Constraints, slots: tuple[str, ...]) -> tuple[tuple[Scheme, ...], list[int]]:
+def _number_schemes(
+    constraints: Constraints, planned: list[tuple[str, Scheme]]
+) -> tuple[tuple[Scheme, ...], list[int]]:
     """The schemes in use, and for each slot the number of its own in there."""
     common = bearable_schemes(constraints)
     numbers: dict[Scheme, int] = {}
     known: dict[int, int] = {}  # a few objects serve all slots: to compare them costs more than all else here
     found = []
-    for slot in slots:
-        scheme = common.get(slot, constraints.slots[slot].scheme)
-        assert scheme is not None
+    for slot, own in planned:
+        scheme = common.get(slot, own)
         if id(scheme) not in known:
             known[id(scheme)] = numbers.setdefault(scheme, len(numbers))
         found.append(known[id(scheme)])

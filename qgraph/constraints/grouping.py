@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import compress
 
-from qgraph.constraints.conflicts import find_conflicts, same_edge
+from qgraph.constraints.conflicts import Noise, find_conflicts, same_edge
 from qgraph.constraints.families import Problem, find_families, number
 from qgraph.constraints.model import (
     Constraints,
@@ -24,7 +24,13 @@ from qgraph.constraints.union_find import UnionFind
 from qgraph.errors import ConflictError
 
 
-def solve_groups(constraints: Constraints, *, force_overlap: bool, joins: Iterable[tuple[str, str]] = ()) -> Grouping:
+def solve_groups(
+    constraints: Constraints,
+    *,
+    force_overlap: bool,
+    joins: Iterable[tuple[str, str]] = (),
+    noise: Noise | None = None,
+) -> Grouping:
     """Decide which slots share.
 
     The result depends on nothing but the constraints: not on their order, nor on that of ops and tensors. Near-linear
@@ -34,6 +40,7 @@ def solve_groups(constraints: Constraints, *, force_overlap: bool, joins: Iterab
         force_overlap: False keeps the readers of a tensor apart where sharing would bring foreign values to it, and
             requantizes there; True joins whatever can be joined.
         joins: slots on one tensor that are joined besides, as ``auto`` found them.
+        noise: where there is data, by which the ways out of a contradiction are priced.
 
     Raises:
         ConflictError: constraints contradict each other; `conflicts` has a line for each contradiction.
@@ -44,7 +51,7 @@ def solve_groups(constraints: Constraints, *, force_overlap: bool, joins: Iterab
         sets.union(problem.place[producer], problem.place[consumer])
     grouping, cut = _grouping(constraints, problem, sets.roots())
     group_of = {slot: group for group in grouping.groups for slot in group.slots}
-    _raise_conflicts(constraints, group_of, grouping.joined, cut)
+    _raise_conflicts(constraints, group_of, grouping.joined, cut, noise)
     return grouping
 
 
@@ -143,9 +150,13 @@ def _tensors_by_slot(plans: Mapping[str, SlotPlan], problem: Problem) -> dict[in
 
 
 def _raise_conflicts(
-    constraints: Constraints, group_of: Mapping[str, Group], joined: tuple[Edge, ...], cut: list[TensorEdge]
+    constraints: Constraints,
+    group_of: Mapping[str, Group],
+    joined: tuple[Edge, ...],
+    cut: list[TensorEdge],
+    noise: Noise | None,
 ) -> None:
-    found = tuple(map(str, find_conflicts(constraints, group_of, joined, cut)))
+    found = tuple(map(str, find_conflicts(constraints, group_of, joined, cut, noise)))
     if found:
         more = f" | and {len(found) - 1} more" if len(found) > 1 else ""
         wished = any("override: " in conflict for conflict in found)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from qgraph.constraints.merge_methods import MergeMethod
+from qgraph.objects import record
 from qgraph.tqc import Scheme
 
 
@@ -39,7 +40,7 @@ class Direction(StrEnum):
     OUTPUT = "output"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Origin:
     """Where a constraint comes from: the rule, the op it was applied to, the rule's source."""
 
@@ -49,7 +50,7 @@ class Origin:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SlotPlan:
     """What a target makes of one float slot, before anything is solved.
 
@@ -67,7 +68,7 @@ class SlotPlan:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TensorEdge:
     """A tensor between the slot that makes it and a slot that reads it; both are quantizable."""
 
@@ -76,7 +77,7 @@ class TensorEdge:
     consumer: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Same:
     """Two slots of one op that must have equal scale and offset.
 
@@ -95,7 +96,7 @@ class Same:
     direction: Direction | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Alignment:
     """Whose statistics count where an alignment option speaks about an op.
 
@@ -121,7 +122,7 @@ class Fixed:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Derived:
     """A bias slot whose scale is that of `activation` times that of `weight`, offset 0."""
 
@@ -131,7 +132,7 @@ class Derived:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Fused:
     """Two slots (an output and the input it feeds) inside a pair of ops that run as one: nothing is quantized there."""
 
@@ -183,6 +184,7 @@ class Constraints:
         slots: every slot on a float tensor, quantizable or not.
         tensors: only between quantizable slots.
         remarks: what a user should know of their overrides, in words.
+        fixed_in_bits: what is prescribed only once an output has a number of bits that it does not have here.
     """
 
     target: str
@@ -198,9 +200,10 @@ class Constraints:
     ratios: tuple[Ratio, ...] = ()
     unlisted: tuple[Unlisted, ...] = ()
     remarks: tuple[str, ...] = ()
+    fixed_in_bits: tuple[tuple[int, Fixed], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Edge:
     """One step of a chain of reasons. Along a tensor, all but `kind`, `a` and `b` are None."""
 
@@ -214,7 +217,7 @@ class Edge:
     source: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Group:
     """Slots that share one scale and offset.
 
@@ -236,7 +239,7 @@ class Group:
     derived: Derived | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Requantize:
     """A reader whose parameters differ from those its tensor was made with."""
 

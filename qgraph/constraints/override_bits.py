@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,7 +14,8 @@ from qgraph.constraints.rule_pack import RulePack
 from qgraph.constraints.selectors import Selector
 from qgraph.constraints.slot_plans import BIAS, WEIGHT
 from qgraph.errors import UsageError
-from qgraph.ir.slots import output_slot, parts
+from qgraph.ir.elements import Op
+from qgraph.ir.slots import input_slot, output_slot, parts
 from qgraph.tqc import Scheme
 
 
@@ -43,8 +44,36 @@ def with_bits(constraints: Constraints, selector: Selector, pack: RulePack, entr
         else plan
         for slot, plan in constraints.slots.items()
     }
-    fixed = tuple(_rescaled(entry, constraints.slots[entry.slot], slots[entry.slot]) for entry in constraints.fixed)
-    return replace(constraints, slots=MappingProxyType(slots), fixed=fixed)
+    own = {one.slot: one for bits, one in constraints.fixed_in_bits if _scheme(slots[one.slot]).bits == bits}
+    fixed = [
+        rescaled(entry, _scheme(constraints.slots[entry.slot]), _scheme(slots[entry.slot]))
+        for entry in constraints.fixed
+        if entry.slot not in own
+    ]
+    fixed = sorted((*fixed, *own.values()), key=lambda one: (one.slot, one.origin.op, one.origin.rule))
+    return replace(constraints, slots=MappingProxyType(slots), fixed=tuple(fixed))
+
+
+def float_remarks(constraints: Constraints, pack: RulePack, ops: Iterable[Op]) -> tuple[str, ...]:
+    """One sentence on the ops that the target has no integer kernel for in the bits that their values have."""
+    widths = {op: rule.bits for rule in pack.quantizable if rule.bits for op in rule.ops}
+    found: dict[int, Counter[str]] = {}
+    for op in ops:
+        slots = (constraints.slots.get(slot) for slot in _slots(op)) if op.type in widths else ()
+        schemes = (plan.scheme for plan in slots if plan is not None and plan.role not in (WEIGHT, BIAS))
+        other = max((scheme.bits for scheme in schemes if scheme and scheme.bits not in widths[op.type]), default=None)
+        if other is not None:
+            found.setdefault(other, Counter())[op.type] += 1
+    return tuple(
+        f"{pack.name} has no integer kernels with {bits} bits for "
+        f"{', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}: they run in float"
+        for bits, counts in sorted(found.items())
+    )
+
+
+def _slots(op: Op) -> Iterator[str]:
+    yield from (input_slot(op.name, index) for index in range(len(op.inputs)))
+    yield from (output_slot(op.name, index) for index in range(len(op.outputs)))
 
 
 def around(names: Iterable[str], constraints: Constraints, selector: Selector) -> Iterator[str]:
@@ -103,14 +132,16 @@ def _in_bits(scheme: Scheme, bits: int, role: str, pack: RulePack) -> Scheme:
     return replace(scheme, bits=bits, quant_min=low + (scheme.quant_min > lowest), quant_max=high)
 
 
-def _rescaled(fixed: Fixed, before: SlotPlan, after: SlotPlan) -> Fixed:
+def _scheme(plan: SlotPlan) -> Scheme:
+    assert plan.scheme is not None
+    return plan.scheme
+
+
+def rescaled(fixed: Fixed, old: Scheme, new: Scheme) -> Fixed:
     """What the target prescribes, in another width: the same real range, in finer or coarser steps.
 
     Where the other width is symmetric, the range is widened to be so, too: [0, 1) becomes [-1, 1).
     """
-    old, new = before.scheme, after.scheme
-    assert old is not None
-    assert new is not None
     more = new.bits - old.bits
     if more == 0:
         return fixed

@@ -15,7 +15,7 @@ from qgraph.constraints.conflicts import same_edge
 from qgraph.constraints.explain import why
 from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
 from qgraph.constraints.model import Constraints, Fixed, Origin, Same, SlotPlan, Strength
-from qgraph.constraints.override_bits import around, with_bits
+from qgraph.constraints.override_bits import around, float_remarks, with_bits
 from qgraph.constraints.overrides import Action, Override, Overrides
 from qgraph.constraints.participation import LeftFloat
 from qgraph.constraints.rule_pack import RulePack
@@ -61,7 +61,8 @@ def constrain_overridden(
     _refuse_bits_of_floats(Selector(structure), floats, overrides)
     found = override(constrain(graph, pack, methods, left_float=floats), pack, structure, overrides)
     idle = _without_effect(constrain(graph, pack, methods), found, Selector(structure), overrides)
-    return replace(found, remarks=tuple(f"the override {entry} changes nothing" for entry in idle))
+    told = (f"the override {entry} changes nothing" for entry in idle)
+    return replace(found, remarks=(*told, *float_remarks(found, pack, structure.ops)))
 
 
 def override(constraints: Constraints, pack: RulePack, structure: Structure, overrides: Overrides) -> Constraints:

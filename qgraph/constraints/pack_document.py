@@ -124,7 +124,9 @@ def inherit(parent: Document, child: Document) -> Document:
         merged[key] = [
             left
             for table in _tables(parent.get(key, [])) or ()
-            if table.get("name") not in dropped and (left := _for_other_ops(table, floats, "ops")) is not None
+            if table.get("name") not in dropped
+            and (quantized := _for_other_ops(table, floats, "ops")) is not None
+            and (left := _for_other_ops(quantized, floats, "read_by")) is not None
         ]
     named = {op for table in _tables(child.get("quantizable", [])) or () for op in _texts(table.get("ops"))}
     merged["quantizable"] = [

@@ -7,12 +7,13 @@ The tables of a pack::
                      inherited rules that do not hold), not_quantized (op types of the inherited pack that stay float)
     [activation]     bits, signed, symmetric, quant_min, quant_max, power_of_two
     [weight]         the same, and granularity ("per_tensor" or "per_channel"), reduced_range, reduce_range
-    [[activation_width]]  as [activation], and source: how activations are in other bits, where not alike
+    [[activation_width]]  as [activation], source, bias_bits (widths of a bias beside it): activations in other bits
     [bias]           as [activation]
-    [[quantizable]]  ops, when, minimum_opset, only_after_quantized, source
-    [[same]]         name, ops, inputs, outputs, strength, direction ("input" or "output"), when, across,
+    [[quantizable]]  ops, when, minimum_opset, only_after_quantized, bits, source
+    [[same]]         name, ops, inputs, outputs, strength, direction ("input" or "output"), when, across, read_by,
                      source, reported
-    [[fixed]]        name, ops, outputs, scale (a number or a fraction such as "1/256"), offset, when, source, reported
+    [[fixed]]        name, ops, outputs, scale (a number or a fraction such as "1/256"), offset, bits, when,
+                     source, reported
     [[weighted]]     name, ops, weight, bias, axis, input_axis, when, source, reported
     [[fusion]]       name, producers (a list or "all"), consumers, producer_when, when, source, reported
     [[ratio]]        name, ops, numerator, denominator (lists of "in:0", "out:all"), above, below, at_least, at_most,
@@ -87,6 +88,7 @@ def read_pack(
         return [table for table in tables if _in_force(table, version)]
 
     activation = _scheme(top.table("activation"))
+    widths = _widths(entries("activation_width"))
     pack = RulePack(
         name=header.text("name"),
         version=header.text("version") + ("" if target_version is None else f"@{target_version}"),
@@ -99,15 +101,13 @@ def read_pack(
         unlisted_reason=header.text("unlisted_reason"),
         quantizable=tuple(quantizable(entry) for entry in entries("quantizable")),
         same=tuple(same(entry) for entry in entries("same")),
-        fixed=tuple(fixed(entry, activation) for entry in entries("fixed")),
+        fixed=tuple(fixed(entry, activation, widths) for entry in entries("fixed")),
         weighted=tuple(weighted(entry) for entry in entries("weighted")),
         fusions=tuple(fusion(entry) for entry in entries("fusion")),
         no_values=tuple(no_value(entry) for entry in entries("no_value")),
         merge_methods=_merge_methods(top.optional_table("merge_methods")),
         ratios=tuple(ratio(entry) for entry in entries("ratio")),
-        widths=tuple(
-            ActivationWidth(source=source_of(entry), scheme=_scheme(entry)) for entry in entries("activation_width")
-        ),
+        widths=widths,
         status=status,
         inherits=inherits,
     )
@@ -138,7 +138,7 @@ def _check_names(pack: RulePack, top: Fields) -> None:
         return
     listed = {op for rule in pack.quantizable for op in rule.ops}
     for rule in rules:
-        for op in rule.ops:
+        for op in (*rule.ops, *(rule.read_by if isinstance(rule, SameRule) else ())):
             if op not in listed:
                 top.mistake(f"rule {rule.name!r}", f"{op} is in no [[quantizable]] table", "add it there")
 
@@ -152,9 +152,14 @@ def _scheme(fields: Fields) -> Scheme:
     return _checked_scheme(fields, bits, low, high, signed=signed, symmetric=symmetric, power_of_two=power_of_two)
 
 
-def _width(fields: Fields) -> ActivationWidth:
-    source = source_of(fields)
-    return ActivationWidth(_scheme(fields), source)
+def _widths(tables: Iterable[Fields]) -> tuple[ActivationWidth, ...]:
+    """One for each number of bits: what a pack says of them replaces what the one says that it inherits from."""
+    found: dict[int, ActivationWidth] = {}
+    for table in tables:
+        source, bias_bits = source_of(table), table.integers("bias_bits", default=())
+        scheme = _scheme(table)
+        found[scheme.bits] = ActivationWidth(scheme, source, bias_bits)
+    return tuple(found.values())
 
 
 def _checked_scheme(

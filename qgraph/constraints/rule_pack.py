@@ -25,6 +25,8 @@ class QuantizableRule:
         when: all must hold; an op that fails one stays float.
         minimum_opset: models of an older opset keep the op in float.
         only_after_quantized: the op stays float where what it reads comes from a float op or a graph input.
+        bits: the widths of activations in which the target computes it on integers; in others it runs in float between
+            a dequantize and a quantize. Empty where nothing is known of that.
     """
 
     ops: tuple[str, ...]
@@ -32,6 +34,7 @@ class QuantizableRule:
     when: tuple[Condition, ...] = ()
     minimum_opset: int = 1
     only_after_quantized: bool = False
+    bits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class SameRule:
         optional: an option of the user's made the rule; it ties only what no other rule ties at the same op.
         across: an attribute: the rule ties the slots of all ops in which it has one value, whichever op they are of.
         direction: the side whose parameters the target's converter gives to the other; None where nothing says.
+        read_by: op types; the rule holds only where such an op reads what the op makes with one scale for all of it,
+            directly or behind ops that have `same` rules themselves. Empty where it holds anywhere.
     """
 
     name: str
@@ -56,11 +61,16 @@ class SameRule:
     optional: bool = False
     across: str | None = None
     direction: Direction | None = None
+    read_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FixedRule:
-    """Ops whose outputs have prescribed parameters."""
+    """Ops whose outputs have prescribed parameters.
+
+    Attributes:
+        bits: of the outputs that it holds for; None where it holds for all, scaled to their width.
+    """
 
     name: str
     ops: tuple[str, ...]
@@ -69,6 +79,7 @@ class FixedRule:
     offset: int
     source: str
     when: tuple[Condition, ...] = ()
+    bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +186,15 @@ class WeightFormat:
 
 @dataclass(frozen=True, slots=True)
 class ActivationWidth:
-    """How activations are quantized where a user asks for other bits than the target's usual ones."""
+    """How activations are quantized where a user asks for other bits than the target's usual ones.
+
+    Attributes:
+        bias_bits: the widths that a file may have a bias in beside such activations; empty where it is as usual.
+    """
 
     scheme: Scheme
     source: str
+    bias_bits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +235,7 @@ class RulePack:
     widths: tuple[ActivationWidth, ...] = ()
     status: str = "documented"
     inherits: str | None = None
+
+    def width(self, dtype: str) -> ActivationWidth | None:
+        """What the target says of activations in an integer type that is not its usual one, if it says anything."""
+        return next((width for width in self.widths if width.scheme.dtype == dtype), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from qgraph.constraints.conditions import Condition, Scalar
 from qgraph.constraints.fields import Fields
 from qgraph.constraints.model import Direction, Strength
 from qgraph.constraints.rule_pack import (
+    ActivationWidth,
     FixedRule,
     FusionRule,
     NoValueRule,
@@ -35,6 +36,7 @@ def quantizable(fields: Fields) -> QuantizableRule:
         when=_conditions(fields, "when"),
         minimum_opset=fields.integer("minimum_opset", default=1),
         only_after_quantized=fields.boolean("only_after_quantized", default=False),
+        bits=fields.integers("bits", default=()),
     )
     fields.refuse_unknown()
     return rule
@@ -53,6 +55,7 @@ def same(fields: Fields) -> SameRule:
         when=_conditions(fields, "when"),
         direction=None if direction is None else Direction(direction),
         across=fields.optional_text("across"),
+        read_by=fields.optional_texts("read_by"),
     )
     alone = rule.inputs == () or (rule.outputs == () and rule.inputs is not None and len(rule.inputs) < 2)
     if alone and rule.across is None:
@@ -61,8 +64,14 @@ def same(fields: Fields) -> SameRule:
     return rule
 
 
-def fixed(fields: Fields, activation: Scheme) -> FixedRule:
-    """A ``[[fixed]]`` table; its offset must be one that activations can have."""
+def fixed(fields: Fields, activation: Scheme, widths: Iterable[ActivationWidth] = ()) -> FixedRule:
+    """A ``[[fixed]]`` table; its offset must be one that activations can have in its bits."""
+    bits = fields.optional_integer("bits")
+    schemes = {width.scheme.bits: width.scheme for width in widths} | {activation.bits: activation}
+    scheme = schemes.get(activation.bits if bits is None else bits)
+    if scheme is None:
+        fields.mistake("bits", f"there are no activations of {bits} bits", "add an [[activation_width]]")
+        scheme = activation
     rule = FixedRule(
         name=fields.text("name"),
         ops=fields.texts("ops"),
@@ -71,9 +80,10 @@ def fixed(fields: Fields, activation: Scheme) -> FixedRule:
         offset=fields.integer("offset"),
         source=source_of(fields),
         when=_conditions(fields, "when"),
+        bits=bits,
     )
-    if not fields.broken and not activation.quant_min <= rule.offset <= activation.quant_max:
-        span = f"[{activation.quant_min}, {activation.quant_max}]"
+    if not fields.broken and not scheme.quant_min <= rule.offset <= scheme.quant_max:
+        span = f"[{scheme.quant_min}, {scheme.quant_max}]"
         fields.mistake("offset", f"{rule.offset} is outside the activations' range", f"choose one in {span}")
     fields.refuse_unknown()
     return rule

@@ -7,7 +7,7 @@ from itertools import product
 from types import MappingProxyType
 
 from qgraph.constraints.alignment import apply_methods, refuse_broken_rules, silencing_methods
-from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
+from qgraph.constraints.merge_methods import UNCHANGED, MergeMethod, MergeMethods
 from qgraph.constraints.model import (
     Alignment,
     Constraints,
@@ -57,25 +57,27 @@ def constrain(
     refuse_broken_rules(quantized, target)
     ties = [tie for op in quantized for tie in _ties(op, target, plans)]
     ties += _ties_across(quantized, target, plans)
+    silencing = silencing_methods(target)
+    prescribed = sorted(
+        (entry for op in quantized for entry in _fixed(op, target, plans)),
+        key=lambda entry: (entry[1].slot, entry[1].origin.op, entry[1].origin.rule),
+    )
     return Constraints(
         target=pack.name,
         version=pack.version,
         can_requantize=pack.can_requantize,
-        slots=MappingProxyType(dict(sorted(plans.items()))),
-        tensors=tuple(sorted(_tensor_edges(target, plans), key=lambda edge: (edge.producer, edge.consumer))),
+        slots=MappingProxyType({slot: plans[slot] for slot in sorted(plans)}),
+        tensors=tuple(_tensor_edges(target, plans)),
         same=tuple(sorted(ties, key=lambda tie: (tie.a, tie.b, tie.origin.rule))),
-        fixed=tuple(
-            sorted(
-                (fixed for op in quantized for fixed in _fixed(op, target, plans)),
-                key=lambda fixed: (fixed.slot, fixed.origin.op, fixed.origin.rule),
-            )
-        ),
+        fixed=tuple(fixed for bits, fixed in prescribed if bits is None),
         derived=tuple(
             sorted((bias for op in quantized for bias in _derived(op, target, plans)), key=lambda bias: bias.slot)
         ),
         fused=tuple(sorted(target.fused.values(), key=lambda pair: (pair.producer, pair.consumer))),
         alignments=tuple(
-            sorted((one for op in quantized for one in _alignments(op, target, plans)), key=lambda one: one.op)
+            sorted(
+                (one for op in quantized for one in _alignments(op, silencing, target, plans)), key=lambda one: one.op
+            )
         ),
         ratios=tuple(
             sorted(
@@ -84,18 +86,21 @@ def constrain(
             )
         ),
         unlisted=_unlisted(target),
+        fixed_in_bits=tuple((bits, fixed) for bits, fixed in prescribed if bits is not None),
     )
 
 
 def _tensor_edges(target: Target, plans: Plans) -> Iterator[TensorEdge]:
-    for name, producer in target.wiring.producers.items():
+    """Sorted: a slot makes one tensor."""
+    reader_slots, outputs = target.wiring.reader_slots, target.wiring.outputs
+    for producer, name in sorted((slot, name) for name, slot in target.wiring.producers.items()):
         plan = plans.get(producer)
         if plan is None or plan.scheme is None:
             continue
-        readers = target.wiring.reader_slots[name]
-        if name in target.wiring.outputs:
+        readers = reader_slots[name]
+        if name in outputs:
             readers = [*readers, graph_output(name)]
-        for reader in readers:
+        for reader in sorted(readers):
             read = plans[reader]
             if read.scheme is not None and read.role != BIAS:
                 yield TensorEdge(name, producer, reader)
@@ -103,7 +108,7 @@ def _tensor_edges(target: Target, plans: Plans) -> Iterator[TensorEdge]:
 
 def _ties(op: Op, target: Target, plans: Plans) -> Iterator[Same]:
     """The op's `same` rules as stars: each input to each output, or to the first input where only inputs agree."""
-    rules = target.index.same_rules(op, target.wiring.tensors)
+    rules = target.same_rules(op)
     pass_through = op.name in target.part.pass_through
     tied: dict[str, set[str]] = {}
     for rule in sorted(rules, key=lambda rule: rule.optional):
@@ -177,18 +182,23 @@ def _quantized_outputs(op: Op, indices: Slots, target: Target, plans: Plans) -> 
     return found
 
 
-def _alignments(op: Op, target: Target, plans: Plans) -> Iterator[Alignment]:
-    for method in silencing_methods(op, target):
+def _alignments(
+    op: Op, methods: Mapping[str, Sequence[MergeMethod]], target: Target, plans: Plans
+) -> Iterator[Alignment]:
+    for method in methods.get(op.type, ()):
         slots = target.wiring.input_slots[op.name]
         inputs = sorted(slot for i in target.part.values[op.name] if _shares(slot := slots[i], plans))
         outputs = sorted(outer for _, outer in _quantized_outputs(op, None, target, plans))
         yield Alignment(op.name, op.type, method, tuple(inputs), tuple(outputs))
 
 
-def _fixed(op: Op, target: Target, plans: Plans) -> Iterator[Fixed]:
+def _fixed(op: Op, target: Target, plans: Plans) -> Iterator[tuple[int | None, Fixed]]:
+    """What is prescribed, each with the bits that its slot must get first; None where it has them."""
     for rule in target.index.fixed_rules(op, target.wiring.tensors):
         for _, outer in _quantized_outputs(op, rule.outputs, target, plans):
-            yield Fixed(outer, rule.scale, rule.offset, _origin(rule, op))
+            scheme = plans[outer].scheme
+            here = rule.bits is None or (scheme is not None and scheme.bits == rule.bits)
+            yield None if here else rule.bits, Fixed(outer, rule.scale, rule.offset, _origin(rule, op))
 
 
 def _derived(op: Op, target: Target, plans: Plans) -> Iterator[Derived]:

@@ -178,7 +178,8 @@ def _is_tied(name: str, target: Target) -> bool:
         maker = target.wiring.makers.get(current)
         if maker is None or target.float_reason(maker) is not None:
             return False
-        if target.index.same_rules(maker, tensors) or target.index.fixed_rules(maker, tensors):
+        prescribed = (rule.bits for rule in target.index.fixed_rules(maker, tensors))
+        if target.same_rules(maker) or any(bits in (None, target.pack.activation.bits) for bits in prescribed):
             return True
         source = maker.inputs[0] if maker.inputs else None
         current = source if source in target.fused else None

@@ -9,12 +9,13 @@ Ops that run as one (a fused pair) have one quantized place for what they make: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from qgraph.constraints.model import Fused, Origin
 from qgraph.constraints.participation import NOTHING, LeftFloat, Participation, participation
 from qgraph.constraints.rule_index import RuleIndex, index_rules
-from qgraph.constraints.rule_pack import RulePack
+from qgraph.constraints.rule_pack import RulePack, SameRule
 from qgraph.constraints.wiring import Wiring, wire
 from qgraph.ir.elements import Op, Structure
 
@@ -27,6 +28,7 @@ class Target:
         fused: by the tensor inside it, each fused pair.
         outer: by output slot of a fused op, the output slot at the end of its chain.
         left_float: what the user leaves in float.
+        feeding: by the `read_by` of a rule, the names of the ops that have such readers.
     """
 
     pack: RulePack
@@ -36,6 +38,12 @@ class Target:
     fused: Mapping[str, Fused]
     outer: Mapping[str, str]
     left_float: LeftFloat = NOTHING
+    feeding: Mapping[tuple[str, ...], frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def same_rules(self, op: Op) -> list[SameRule]:
+        """The `same` rules that hold among the op's own slots where it stands in the model."""
+        rules = self.index.same_rules(op, self.wiring.tensors)
+        return [rule for rule in rules if not rule.read_by or op.name in self.feeding[rule.read_by]]
 
     def float_reason(self, op: Op) -> str | None:
         """Why an op stays float, as the sentence that its slots carry; None if it is quantized."""
@@ -60,7 +68,31 @@ def aim(
     wiring, index = wire(structure), index_rules(pack)
     part = participation(wiring, pack, index, kept, left_float)
     fused = _fused_pairs(wiring, index, part)
-    return Target(pack, index, wiring, part, fused, _outer_slots(wiring, fused), left_float)
+    feeding = {rule.read_by: _feeding(rule.read_by, wiring, index, part) for rule in pack.same if rule.read_by}
+    return Target(pack, index, wiring, part, fused, _outer_slots(wiring, fused), left_float, feeding)
+
+
+def _feeding(read_by: tuple[str, ...], wiring: Wiring, index: RuleIndex, part: Participation) -> frozenset[str]:
+    """The ops that are read by ops of these types, directly or behind ops that tie what they read to what they make.
+
+    A reader that takes a scale for each channel does not count: what it reads is not one grid.
+    """
+    found: set[str] = set()
+    read: set[str] = set()
+    for op in reversed(wiring.ops):
+        if op.name in part.float_reasons:
+            continue
+        passes_on = not read.isdisjoint(name for name in op.outputs if name is not None)
+        if passes_on:
+            found.add(op.name)
+        if op.type in read_by:
+            weights = index.weighted_rule(op, wiring.tensors)
+            reads = weights is None or weights.input_axis is None
+        else:
+            reads = passes_on and bool(index.same_rules(op, wiring.tensors))
+        if reads:
+            read.update(name for position in part.values[op.name] if (name := op.inputs[position]) is not None)
+    return frozenset(found)
 
 
 def _fused_pairs(wiring: Wiring, index: RuleIndex, part: Participation) -> dict[str, Fused]:

@@ -49,4 +49,9 @@ class UnionFind:
 
     def roots(self) -> list[int]:
         """For each item the root of its set: a snapshot."""
-        return [self.find(item) for item in range(len(self._parent))]
+        parent = self._parent
+        for item, root in enumerate(parent):
+            while parent[root] != root:
+                root = parent[root]
+            parent[item] = root
+        return parent.copy()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -82,11 +83,16 @@ def settings_of(question: Question) -> RunSettings:
     return replace(settings, observer=entry.name, observer_parameters=parameters, observer_digest=own, weights=weights)
 
 
-def pose(structure: Structure, question: Question) -> Posed:
+def pose(
+    structure: Structure, question: Question, noise: Callable[[Constraints], Mapping[str, float]] | None = None
+) -> Posed:
     """Apply a target's rules to a model and solve its groups.
 
     With ``force_overlap="auto"`` they are those that it starts from: of False, or of True where the target cannot
     requantize, so that there is nothing to choose.
+
+    Args:
+        noise: where there is data, what rounding the tensor of each slot once more adds; it prices contradictions.
 
     Raises:
         NotFoundError, PackError: as `settings_of`.
@@ -99,7 +105,8 @@ def pose(structure: Structure, question: Question) -> Posed:
     overlap = question.force_overlap
     if overlap == AUTO_OVERLAP:
         overlap = not constraints.can_requantize
-    return Posed(settings, constraints, solve_groups(constraints, force_overlap=bool(overlap)))
+    priced = None if noise is None else partial(noise, constraints)
+    return Posed(settings, constraints, solve_groups(constraints, force_overlap=bool(overlap), noise=priced))
 
 
 def ties_dropped(structure: Structure, settings: RunSettings) -> tuple[tuple[Same, str], ...]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from qgraph.calib import plan as planning
 from qgraph.calib.codec import decode
-from qgraph.calib.observers.catalog import needed_statistics
+from qgraph.calib.observers.catalog import entry_of, needed_statistics, resolve_parameters
 from qgraph.calib.own import Statistic, complete_own
+from qgraph.calib.statistics import TensorStatistics
+from qgraph.constraints.model import Constraints
 from qgraph.errors import StatisticsError, UsageError
 from qgraph.formats.tflite import read_tflite
+from qgraph.ir.elements import Structure
 from qgraph.jobs.question import Posed, Question, pose, settings_of
 from qgraph.jobs.recording import channels_for
 from qgraph.jobs.sources import Source, check_device, kept
@@ -110,18 +114,18 @@ def answer(
         structure = models.load_structure(connection, record.model)
         evidence = load_evidence(connection, record.model)
         blobs = calibrations.load_statistics(connection, record.id)
-    posed = pose(structure, question)
+    collected = {tensor: decode(blob) for tensor, blob in blobs.items()}
+    constants = {tensor: decode(blob) for tensor, blob in evidence.constants.items()}
+    posed = pose(structure, question, partial(_noise, structure, collected, constants, device))
     from qgraph.solve.solver import solve as solve_run  # loads torch, so only once nothing of the question is refused
 
     _check_evidence(posed, evidence, question.target)
     plan = planning.plan_collection(structure)
-    collected = {tensor: decode(blob) for tensor, blob in blobs.items()}
     statistics = planning.complete(plan, collected)
     own = {one.name for one in _own(record, posed.settings)}
     if own:
         states = complete_own(plan, collected, own)
         statistics = {tensor: replace(one, own=states[tensor]) for tensor, one in statistics.items()}
-    constants = {tensor: decode(blob) for tensor, blob in evidence.constants.items()}
     return solve_run(
         structure,
         posed.constraints,
@@ -134,6 +138,26 @@ def answer(
         channels=channels_for(posed.constraints.slots.values(), statistics),
         given=given,
     )
+
+
+def _noise(
+    structure: Structure,
+    collected: Mapping[str, TensorStatistics],
+    constants: Mapping[str, TensorStatistics],
+    device: str,
+    constraints: Constraints,
+) -> Mapping[str, float]:
+    """What rounding adds to the tensor of each slot, with the scale of the least error whatever observer is asked."""
+    from qgraph.solve.activations import Calibration  # loads torch, so only where constraints contradict each other
+    from qgraph.solve.prices import noise_alone
+
+    statistics = {**constants, **planning.complete(planning.plan_collection(structure), collected)}
+    producers = {name: op for op in structure.ops for name in op.outputs if name is not None}
+    channels = channels_for(constraints.slots.values(), statistics)
+    observer = entry_of("mse")
+    parameters = resolve_parameters(observer, {})
+    calibration = Calibration(statistics, producers, observer.name, parameters, device, channels)
+    return noise_alone(constraints, calibration)
 
 
 def _calibration(connection: Any, reference: str) -> CalibrationRecord:

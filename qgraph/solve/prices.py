@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import fsum
 
+from qgraph.constraints.grouping import group_id
 from qgraph.constraints.model import Alignment, Constraints, Group, Grouping, Requantize
 from qgraph.constraints.overlap import join_what_gains
 from qgraph.solve.activations import Calibration, solve_activations
@@ -32,6 +33,21 @@ def overlap_where_it_gains(
         f"force_overlap auto: joined {len(overlap.joined)} of {len(apart.requantizes)} requantizes ({joined}), "
         f"which saves noise of {overlap.gain:.3g} of the signal's power"
     )
+
+
+def noise_alone(constraints: Constraints, calibration: Calibration) -> dict[str, float]:
+    """What rounding adds to the tensor of each slot, on a grid of its own: noise power over signal power."""
+    slots: dict[str, list[str]] = {}
+    for slot, plan in sorted(constraints.slots.items()):
+        if plan.scheme is not None and plan.role in ("activation", "constant"):
+            slots.setdefault(plan.tensor, []).append(slot)
+    groups = []
+    for tensor, (slot, *_) in slots.items():
+        scheme = constraints.slots[slot].scheme
+        assert scheme is not None
+        groups.append(Group(group_id((slot,)), (slot,), (tensor,), slot, scheme))
+    noise = Prices(replace(constraints, alignments=()), calibration).noise(groups)
+    return {slot: ratio for ratio, of_tensor in zip(noise, slots.values(), strict=True) for slot in of_tensor}
 
 
 class Prices:

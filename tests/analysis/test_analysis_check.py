@@ -198,14 +198,13 @@ class TestWeightsAndBias:
         assert (found.rule, "[-127, 127]" in found.repair) == ("weight_range", True)
 
     def test_a_weight_per_channel_where_the_target_has_one_scale(self, tmp_path: Path) -> None:
-        constants = ", int8[2,2] w = {1, 1, 2, 3}, float[2] ws = {0.5, 0.25}"
-        nodes = (pair("x", "xd", "a", "az") + "wd = DequantizeLinear <axis=1> (w, ws) m = MatMul(xd, wd) ") + pair(
+        constants = ", int8[1,2,2] w = {1, 1, 2, 3}, float[2] ws = {0.5, 0.25}"
+        nodes = (pair("x", "xd", "a", "az") + "wd = DequantizeLinear <axis=2> (w, ws) m = MatMul(xd, wd) ") + pair(
             "m", "y", "b", "bz"
         )
-        found = only(checked(tmp_path, "float[1,2] x) => (float[1,2] y)", nodes, constants))
+        shapes = "float[1,1,2] x) => (float[1,1,2] y)"
+        found = only(checked(tmp_path, shapes, nodes, constants))
         assert found.rule == "weight_granularity"
-        assert "FULLY_CONNECTED" in found.source
-        shapes = "float[1,2] x) => (float[1,2] y)"
         assert "weight_granularity" not in {
             entry.rule for entry in checked(tmp_path, shapes, nodes, constants, "onnxruntime").violations
         }

@@ -1,5 +1,7 @@
+import re
 from pathlib import Path
 
+import onnx
 import pytest
 from conftest import Cli
 
@@ -34,6 +36,23 @@ def test_a_required_sharing_needs_insistence(cli: Cli, calibrated: Path) -> None
     done = cli("solve", "c1", "--target", "tflite", "--unshare", CONCAT)
     assert done.code == 2
     assert "insist with --force-unshare" in done.stderr
+
+
+def test_a_contradiction_with_data_says_what_the_way_out_costs(cli: Cli, calibrated: Path, ppocr4_det: Path) -> None:
+    pool = next(node for node in onnx.load(ppocr4_det).graph.node if node.op_type == "GlobalAveragePool")
+    pins = ["--pin", f"{pool.input[0]}=0.5,0", "--pin", f"{pool.output[0]}=0.25,0"]
+    done = cli("solve", "c1", "--target", "tflite", *pins)
+    assert done.code == 2
+    found = re.search(r"cheapest way out: .*, which adds noise of (\S+) of the signal's power", done.stderr)
+    assert found is not None, done.stderr
+    assert 0 < float(found[1]) < 1
+    assert "adds noise" not in cli("analyze", str(ppocr4_det), "--target", "tflite", *pins).stderr
+
+
+def test_ops_that_run_in_float_in_the_asked_bits_are_told_by_solve(cli: Cli, calibrated: Path) -> None:
+    done = cli("solve", "c1", "--target", "onnxruntime", "--bits", "tensor:x=16")
+    assert done.code == 0, done.stderr
+    assert "onnxruntime has no integer kernels with 16 bits for 1 Conv: they run in float" in done.stderr
 
 
 def test_python_takes_a_mapping_or_a_path(calibrated: Path, tmp_path: Path) -> None:

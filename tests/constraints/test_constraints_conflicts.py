@@ -13,6 +13,7 @@ from constraint_graphs import ELEMENTWISE, Sketch, pack_with, shared
 from qgraph.constraints.conflicts import structural_price
 from qgraph.constraints.grouping import solve_groups
 from qgraph.constraints.model import Constraints, Edge, Kind, Strength
+from qgraph.constraints.pack import load_pack
 from qgraph.constraints.rules import constrain
 from qgraph.constraints.schemes import common_scheme
 from qgraph.errors import ConflictError
@@ -134,3 +135,40 @@ def test_common_schemes_do_not_depend_on_the_order() -> None:
     ]
     found = {common_scheme(order) for order in ([int8, *others], [*reversed(others), int8])}
     assert found == {replace(int8, symmetric=True, power_of_two=True, quant_min=-127, quant_max=126)}
+
+
+class TestPricesOfData:
+    """Where there is data, the cheapest way out is the one that adds the least noise."""
+
+    @pytest.fixture
+    def chain(self) -> Constraints:
+        """Two prescribed outputs that a concat ties."""
+        sketch = Sketch()
+        sketch.op("Tanh", "x", "t")
+        sketch.op("Softmax", "x", "s")
+        sketch.op("Concat", "t s", "c")
+        return constrain(sketch.graph("c"), load_pack("tflite"))
+
+    def line(self, constraints: Constraints, noise: Mapping[str, float] | None) -> str:
+        joins = [("t:out:0", "c:in:0"), ("s:out:0", "c:in:1")]
+        asked = None if noise is None else lambda: noise
+        with pytest.raises(ConflictError) as caught:
+            solve_groups(constraints, force_overlap=False, joins=joins, noise=asked)
+        return caught.value.conflicts[0]
+
+    def test_the_quieter_of_two_requantizes_is_the_way_out(self, chain: Constraints) -> None:
+        at = {"t": ("t:out:0", "c:in:0"), "s": ("s:out:0", "c:in:1")}
+        for quiet, loud in (("s", "t"), ("t", "s")):
+            noise = dict.fromkeys(at[quiet], 1e-5) | dict.fromkeys(at[loud], 1e-3)
+            line = self.line(chain, noise)
+            assert f"requantize between {at[quiet][0]} and {at[quiet][1]}" in line
+            assert "adds noise of 1e-05 of the signal's power" in line
+
+    def test_before_any_data_no_noise_is_told(self, chain: Constraints) -> None:
+        assert "noise" not in self.line(chain, None)
+
+    def test_noise_is_asked_for_only_in_a_conflict(self, concat: Constraints) -> None:
+        def noise() -> Mapping[str, float]:
+            raise AssertionError
+
+        solve_groups(concat, force_overlap=False, noise=noise)

@@ -251,6 +251,25 @@ def test_other_bits_are_quantized_as_the_target_has_them() -> None:
     assert (fixed.scale, fixed.offset) == (1 / 32768, 0)  # of a sigmoid: [-1, 1) holds its [0, 1)
 
 
+def test_ops_without_an_integer_kernel_in_those_bits_are_told() -> None:
+    pack = load_pack("onnxruntime")
+    told = over("bits tensor:a=16", target=pack).remarks
+    assert told == ("onnxruntime has no integer kernels with 16 bits for 1 Concat, 1 Conv: they run in float",)
+    assert over("bits tensor:enc.conv1.weight=4", target=pack).remarks == ()
+    assert over("bits tensor:a=16").remarks == ()
+
+
+def test_what_is_prescribed_in_some_bits_only_is_so_in_those_only() -> None:
+    sketch = Sketch()
+    sketch.op("Sigmoid", "x", "s")
+    sketch.op("Tanh", "s", "t")
+    sketch.op("Conv", "t", "y")
+    assert over(target="qnn", sketch=sketch).fixed == ()
+    wide = over("bits tensor:s=16", "bits tensor:t=16", target="qnn", sketch=sketch).fixed
+    assert [(one.slot, one.scale, one.offset) for one in wide] == [("s:out:0", 2**-16, 0), ("t:out:0", 2**-15, 32768)]
+    assert [one.slot for one in over("bits tensor:t=16", target="qnn", sketch=sketch).fixed] == ["t:out:0"]
+
+
 def test_the_later_width_holds_and_two_widths_for_one_group_are_refused() -> None:
     assert bits(over("bits tensor:*=16", "bits tensor:y=8"))["y"] == 8
     with pytest.raises(UsageError, match="need the same bits"):

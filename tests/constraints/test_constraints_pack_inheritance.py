@@ -135,3 +135,31 @@ def test_more_bits_than_the_range_needs_are_a_mistake(tmp_path: Path) -> None:
     path.write_text('[pack]\nname = "nine"\nversion = "1"\ninherits = "tflite"\n[activation]\nbits = 9\n')
     with pytest.raises(PackError, match=r"line 6: activation\.bits: 9 are more than \[-128, 127\] needs"):
         load_pack(str(path))
+
+
+def test_a_width_replaces_the_one_of_its_bits(tmp_path: Path) -> None:
+    table = "[[activation_width]]\nbits = {bits}\nsigned = true\nsymmetric = false\n"
+    table += 'quant_min = {low}\nquant_max = {high}\nsource = "mine"\n'
+    mine = load(tmp_path, table.format(bits=16, low=-32768, high=32767) + table.format(bits=12, low=-2048, high=2047))
+    assert [(width.scheme.bits, width.scheme.symmetric) for width in mine.widths] == [(16, False), (12, False)]
+
+
+def test_what_reads_is_an_op_that_the_pack_quantizes(tmp_path: Path) -> None:
+    assert "Reshpe is in no [[quantizable]] table" in mistakes(tmp_path, CONCAT + 'read_by = ["Reshpe"]\n')
+
+
+def test_what_stays_float_reads_nothing(tmp_path: Path) -> None:
+    header = 'not_quantized = ["Gemm", "MatMul"]\n'
+    (concat,) = (rule for rule in load(tmp_path, header, "openvino").same if rule.name == "concat")
+    assert concat.read_by == ("Conv", "ConvTranspose")
+    header = 'not_quantized = ["Gemm", "MatMul", "Conv", "ConvTranspose"]\n'
+    assert all(rule.name != "concat" for rule in load(tmp_path, header, "openvino").same)
+
+
+def test_a_prescription_is_for_bits_that_activations_have(tmp_path: Path) -> None:
+    table = '[[fixed]]\nname = "wide"\nops = ["Sigmoid"]\noutputs = [0]\nscale = "1/65536"\noffset = {offset}\n'
+    table += 'bits = {bits}\nsource = "mine"\n'
+    assert "there are no activations of 12 bits" in mistakes(tmp_path, table.format(bits=12, offset=0))
+    assert "40000 is outside the activations' range" in mistakes(tmp_path, table.format(bits=16, offset=40000))
+    (rule,) = (rule for rule in load(tmp_path, table.format(bits=16, offset=300)).fixed if rule.name == "wide")
+    assert (rule.bits, rule.offset) == (16, 300)

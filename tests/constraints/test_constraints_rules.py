@@ -69,16 +69,6 @@ def test_a_constant_factor_has_its_channels_on_its_last_axis_and_a_vector_has_no
     assert scheme(constraints, "z:in:1").axis is None
 
 
-def test_fully_connected_weights_are_per_tensor_on_tflite() -> None:
-    sketch = Sketch()
-    sketch.constant("w", (4, 8))
-    sketch.constant("b", (8,))
-    sketch.op("Gemm", "x w b", "y")
-    constraints = tflite(sketch)
-    assert scheme(constraints, "y:in:1").axis is None
-    assert scheme(constraints, "y:in:2").axis is None
-
-
 def test_a_computed_weight_is_an_activation() -> None:
     sketch = Sketch()
     sketch.op("MatMul", "x k", "y")

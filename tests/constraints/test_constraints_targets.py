@@ -64,15 +64,58 @@ def test_only_targets_known_from_reports_are_marked() -> None:
         ("openvino_npu", Strength.REQUIRED),
         ("xnnpack", Strength.REQUIRED),
         ("onnxruntime", None),
-        ("qnn", None),
+        ("qnn", Strength.PREFERRED),
     ],
 )
 def test_concat_is_as_binding_as_the_target_says(target: str, strength: Strength | None) -> None:
-    constraints = on(target, branches("Concat"), "concat")
+    sketch = branches("Concat")
+    sketch.op("Conv", "concat", "next")
+    constraints = on(target, sketch, "next")
     assert strengths(constraints).get("Concat") == strength
     groups = shared(solve_groups(constraints, force_overlap=False))
-    together = "a:out:0 b:out:0 concat:in:0 concat:in:1 concat:out:0 graph:out:concat" in groups
+    together = "a:out:0 b:out:0 concat:in:0 concat:in:1 concat:out:0 next:in:0" in groups
     assert together is (strength is not None)
+
+
+class TestOpenVinoUnifiesConcat:
+    """Where a convolution or a matrix product with one scale for its input follows, and nowhere else."""
+
+    @staticmethod
+    def behind(*kinds: str, target: str = "openvino") -> list[str]:
+        """The rules of a Concat that is read by a chain of ops."""
+        sketch = branches("Concat")
+        made = "concat"
+        for number, kind in enumerate(kinds):
+            sketch.op(kind, made, f"t{number}")
+            made = f"t{number}"
+        return [tie.origin.rule for tie in on(target, sketch, made).same if tie.origin.op == "concat"]
+
+    @pytest.mark.parametrize(
+        "kinds", [("Conv",), ("MatMul",), ("Reshape", "MaxPool", "Gemm"), ("Split", "ConvTranspose")]
+    )
+    def test_in_front_of_them_and_of_what_passes_their_quantizer_on(self, kinds: tuple[str, ...]) -> None:
+        assert self.behind(*kinds) == ["concat", "concat"]
+
+    @pytest.mark.parametrize("kinds", [(), ("Add",), ("Relu", "Conv"), ("AveragePool", "Conv"), ("Softmax", "MatMul")])
+    def test_not_in_front_of_anything_else(self, kinds: tuple[str, ...]) -> None:
+        assert self.behind(*kinds) == []
+
+    def test_not_in_front_of_a_depthwise_convolution_whose_input_has_a_scale_per_channel(self) -> None:
+        sketch = branches("Concat")
+        sketch.constant("w", (4, 1, 3, 3))
+        sketch.op("Conv", "concat w", "d", group=4)
+        assert on("openvino", sketch, "d").same == ()
+
+    def test_through_another_concat(self) -> None:
+        sketch = branches("Concat")
+        sketch.op("Concat", "concat a", "outer")
+        assert on("openvino", sketch, "outer").same == ()
+        sketch.op("Conv", "outer", "c")
+        assert {tie.origin.op for tie in on("openvino", sketch, "c").same} == {"concat", "outer"}
+
+    def test_through_an_addition_on_the_npu_only(self) -> None:
+        assert self.behind("Add", "Conv") == []
+        assert self.behind("Add", "Conv", target="openvino_npu") == ["concat", "concat"]
 
 
 def test_only_the_npu_unifies_the_inputs_of_elementwise_ops() -> None:
@@ -80,6 +123,144 @@ def test_only_the_npu_unifies_the_inputs_of_elementwise_ops() -> None:
     assert strengths(on("openvino", sketch, "add")) == {}
     npu = on("openvino_npu", sketch, "add")
     assert [(tie.a, tie.b, tie.strength) for tie in npu.same] == [("add:in:0", "add:in:1", Strength.REQUIRED)]
+
+
+@pytest.mark.parametrize("target", ["openvino", "openvino_npu", "tensorrt"])
+def test_a_constant_operand_stays_float_and_runs_in_the_convolution_before_it(target: str) -> None:
+    sketch = Sketch()
+    sketch.constant("k", (1, 4, 1, 1))
+    sketch.op("Conv", "x", "c")
+    sketch.op("Add", "c k", "y")
+    sketch.op("Conv", "y", "z")
+    constraints = on(target, sketch, "z")
+    assert [slot for slot in ("c:out:0", "y:in:0", "y:in:1") if constraints.slots[slot].scheme] == []
+    assert constraints.slots["y:out:0"].scheme is not None
+    assert constraints.same == ()
+
+
+def test_openvino_quantizes_what_reads_an_activation_not_what_the_activation_reads() -> None:
+    for kind in ("Sigmoid", "HardSwish", "LeakyRelu", "Elu"):
+        sketch = Sketch()
+        sketch.op("Conv", "x", "c")
+        sketch.op(kind, "c", "a")
+        sketch.op("Conv", "a", "z")
+        constraints = on("openvino", sketch, "z")
+        assert [pair.producer for pair in constraints.fused] == ["c:out:0"], kind
+        assert constraints.slots["a:out:0"].scheme is not None
+
+
+def test_openvino_interpolates_between_two_scales_and_repeats_with_one() -> None:
+    ties = {}
+    for mode in ("nearest", "linear"):
+        sketch = Sketch()
+        sketch.op("Conv", "x", "c")
+        sketch.op("Resize", "c", "r", mode=mode)
+        sketch.op("Conv", "r", "z")
+        constraints = on("openvino", sketch, "z")
+        assert constraints.slots["r:in:0"].scheme is not None
+        ties[mode] = [tie.strength for tie in constraints.same]
+    assert ties == {"nearest": [Strength.EXACT], "linear": []}
+
+
+@pytest.mark.parametrize("kind", ["Gather", "DepthToSpace", "GlobalMaxPool"])
+def test_openvino_passes_quantizers_through_what_only_moves_or_selects(kind: str) -> None:
+    sketch = Sketch()
+    sketch.op("Conv", "x", "c")
+    sketch.op(kind, "c #i" if kind == "Gather" else "c", "y")
+    sketch.op("Conv", "y", "z")
+    assert strengths(on("openvino", sketch, "z")) == {kind: Strength.EXACT}
+
+
+def test_tensorrt_leaves_the_product_of_two_values_in_float() -> None:
+    assert on("tensorrt", branches("Mul"), "mul").slots["mul:out:0"].scheme is None
+
+
+def test_tensorrt_runs_activations_in_the_convolution_before_them() -> None:
+    for kind in ("Relu", "LeakyRelu", "Sigmoid", "HardSwish", "Gelu"):
+        sketch = Sketch()
+        sketch.op("Conv", "x", "c")
+        sketch.op(kind, "c", "a")
+        assert [pair.producer for pair in on("tensorrt", sketch, "a").fused] == ["c:out:0"], kind
+
+
+def linear() -> Sketch:
+    """A matrix product in each of its forms."""
+    sketch = Sketch()
+    sketch.constant("w", (4, 8))
+    sketch.constant("b", (8,))
+    sketch.constant("v", (3, 4, 8))
+    sketch.op("Gemm", "x w b", "gemm")
+    sketch.op("Gemm", "x w b", "transposed", transB=1)
+    sketch.op("MatMul", "x w", "matmul")
+    sketch.op("MatMul", "x v", "batched")
+    return sketch
+
+
+def channels(constraints: Constraints) -> dict[str, int | None]:
+    plans = (constraints.slots[f"{op}:in:1"] for op in ("gemm", "transposed", "matmul", "batched"))
+    return {plan.slot.split(":")[0]: plan.scheme.axis if plan.scheme else None for plan in plans}
+
+
+def test_tflite_has_a_scale_for_each_output_of_fully_connected_and_one_for_a_stack_of_matrices() -> None:
+    expected = {"gemm": 1, "transposed": 0, "matmul": 1, "batched": None}
+    assert channels(on("tflite", linear(), "gemm")) == expected
+
+
+def test_htp_v68_has_one_scale_for_a_matrix_and_later_ones_have_one_per_output() -> None:
+    assert channels(on("qnn", linear(), "gemm")) == {"gemm": 1, "transposed": 0, "matmul": 1, "batched": 2}
+    assert set(channels(on("qnn@68", linear(), "gemm")).values()) == {None}
+
+
+def test_qnn_prefers_what_its_runtime_wants_and_requires_only_interpolation() -> None:
+    sketch = branches("Concat")
+    sketch.op("AveragePool", "concat", "p")
+    sketch.op("Resize", "p", "r", mode="linear")
+    found = strengths(on("qnn", sketch, "r"))
+    wanted = {"Concat": Strength.PREFERRED, "AveragePool": Strength.PREFERRED, "Resize": Strength.REQUIRED}
+    assert found == wanted
+
+
+def test_qnn_fuses_its_supergroups_only() -> None:
+    fused = {}
+    for kind in ("Add", "Mul"):
+        sketch = branches(kind)
+        sketch.op("Relu", kind.lower(), "r")
+        fused[kind] = [pair.producer for pair in on("qnn", sketch, "r").fused]
+    assert fused == {"Add": ["add:out:0"], "Mul": []}
+
+
+def test_espdl_fuses_a_relu_with_whatever_makes_what_it_reads() -> None:
+    sketch = branches("Add")
+    sketch.op("Relu", "add", "r")
+    assert [pair.producer for pair in on("espdl", sketch, "r").fused] == ["add:out:0"]
+
+
+def test_xnnpack_does_not_annotate_the_product_of_two_values() -> None:
+    sketch = Sketch()
+    sketch.constant("w", (4, 8))
+    sketch.op("MatMul", "x w", "y")
+    sketch.op("MatMul", "y k", "z")
+    constraints = on("xnnpack", sketch, "z")
+    assert constraints.slots["y:out:0"].scheme is not None
+    assert constraints.slots["z:in:1"].scheme is None
+
+
+def test_xnnpack_bounds_the_scale_by_which_a_sum_of_products_is_multiplied() -> None:
+    sketch = Sketch()
+    sketch.constant("w", (8, 4, 3, 3))
+    sketch.op("Conv", "x w", "c")
+    (bound,) = on("xnnpack", sketch, "c").ratios
+    assert (bound.numerator, bound.denominator) == (("c:in:0", "c:in:1"), ("c:out:0",))
+    assert (bound.above, bound.below) == (0, 256)
+
+
+def test_xnnpack_fuses_what_its_delegate_fuses() -> None:
+    for kind in ("Conv", "Add", "Mul"):
+        for activation in ("Relu", "Clip"):
+            sketch = Sketch()
+            sketch.op(kind, "x k", "c")
+            sketch.op(activation, "c", "a")
+            assert [pair.producer for pair in on("xnnpack", sketch, "a").fused] == ["c:out:0"]
 
 
 def test_tensorrt_and_openvino_leave_the_bias_in_float() -> None:
@@ -126,7 +307,7 @@ def test_openvino_has_a_scale_per_channel_from_where_a_depthwise_input_is_made()
     constraints = on("openvino", depthwise(), "grouped")
     assert axes(constraints) == {"r:out:0": 1, "d:in:0": 1}
     assert solve_groups(constraints, force_overlap=False).requantizes == ()
-    assert axes(on("openvino_npu", depthwise(), "grouped")) == {}
+    assert axes(on("openvino_npu", depthwise(), "grouped")) == {"r:out:0": 1, "d:in:0": 1}
 
 
 def test_a_depthwise_input_with_another_reader_is_made_with_one_scale() -> None:

@@ -118,6 +118,28 @@ class TestRules:
         )
         assert checked(tmp_path, graph).violations == ()
 
+    def test_activations_may_have_16_bits_and_a_bias_beside_them_64(self, tmp_path: Path) -> None:
+        weight = T("w", (0.1, 0.2), (0, 0), shape=(2, 4), data=np.ones((2, 4), np.int8))
+
+        def violations(activation: str, bias: str) -> list[str]:
+            data = np.ones(2, np.dtype(bias.lower()))
+            stored = T("b", (0.05, 0.1), (0, 0), dtype=bias, shape=(2,), data=data)
+            made = T("y", (0.5,), (0,), dtype=activation, shape=(1, 2))
+            graph = one("FULLY_CONNECTED", T("x", (0.5,), (0,), dtype=activation), weight, stored, result=made)
+            return [found.message for found in checked(tmp_path, graph).violations]
+
+        assert violations("INT16", "INT64") == violations("INT16", "INT32") == violations("INT8", "INT32") == []
+        assert violations("INT8", "INT64") == ["the bias b is int64, not int32"]
+
+    def test_what_is_prescribed_is_as_fine_as_16_bits_are(self, tmp_path: Path) -> None:
+        def violations(scale: float) -> list[str]:
+            made = T("y", (scale,), (0,), dtype="INT16")
+            graph = one("LOGISTIC", T("x", (0.5,), (0,), dtype="INT16"), result=made)
+            return [found.rule for found in checked(tmp_path, graph).violations]
+
+        assert violations(1 / 32768) == []
+        assert violations(1 / 256) == ["unit_interval"]
+
     def test_quantize_may_stand_between_any_two_parameters(self, tmp_path: Path) -> None:
         graph = G(
             [T("x", *A), T("y", *B), T("z", *B)],
