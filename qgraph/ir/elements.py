@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from qgraph.objects import record
+
 AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 
 SMALL_CONSTANT = 64
@@ -17,7 +19,7 @@ SMALL_CONSTANT = 64
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Op:
     """One operation.
 
@@ -41,7 +43,7 @@ class Op:
     origins: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Tensor:
     """One value that flows through the graph, or a constant.
 

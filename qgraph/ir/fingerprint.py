@@ -39,11 +39,8 @@ def fingerprint(model: onnx.ModelProto, folder: Path) -> str:
 
 def _digest(parts: Iterable[bytes]) -> bytes:
     """Digest of a list: each part's length goes before it, so that no two lists read alike."""
-    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.digest()
+    framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])
+    return hashlib.blake2b(framed, digest_size=DIGEST_BYTES).digest()
 
 
 def _domain(domain: str) -> str:
@@ -98,11 +95,11 @@ def _node(node: onnx.NodeProto, folder: Path, digests: dict[int, bytes]) -> byte
         [
             f"{_domain(node.domain)}/{node.op_type}/{node.overload}".encode(),
             node.name.encode(),
-            *(name.encode() for name in node.input),
+            *[name.encode() for name in node.input],
             b"->",
-            *(name.encode() for name in node.output),
+            *[name.encode() for name in node.output],
             b"attributes",
-            *sorted(_attribute(attribute, folder, digests) for attribute in node.attribute),
+            *sorted([_attribute(attribute, folder, digests) for attribute in node.attribute]),
         ]
     )
 

@@ -26,6 +26,7 @@ from qgraph.ir.onnx_inference import ONNX_ERRORS
 from qgraph.ir.onnx_light import MINIMUM_IR_VERSION, convert_opset, infer_shapes, library_words
 from qgraph.ir.onnx_structure import data_inputs, op_names, standard_opset
 from qgraph.ir.onnx_tensors import elements, inline, is_external
+from qgraph.ir.onnx_walk import bodies
 from qgraph.ir.order import topological
 
 TARGET_OPSET = 13
@@ -60,9 +61,11 @@ def normalise(model: onnx.ModelProto, folder: Path, which: str) -> tuple[onnx.Mo
     if standard_opset(model) < TARGET_OPSET:
         model = convert_opset(model, TARGET_OPSET, which)
     _drop_weights_from_inputs(model)
-    _mark_generated_names(model)
-    with _quiet():
-        result, origins = _rewrite(model, folder, which)
+    result, origins = model, dict[str, tuple[str, ...]]()
+    if _may_change(model.graph):
+        _mark_generated_names(model)
+        with _quiet():
+            result, origins = _rewrite(model, folder, which)
     renamed = _final_names(result)
     infer_shapes(result)
     return result, {renamed[name]: sources for name, sources in origins.items() if name in renamed}
@@ -102,6 +105,30 @@ def _drop_weights_from_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, minimum)
 
 
+def _may_change(graph: onnx.GraphProto) -> bool:
+    """Whether there may be something to lift, fold or clean.
+
+    Where there is nothing, the model need not go through the library's own form, which takes as long as all else.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    no_data = constants | {""}
+    made = set(constants)
+    read = {"", *(value.name for value in graph.output)}
+    for node in graph.node:
+        kind, sources, results = node.op_type, list(node.input), list(node.output)
+        inputs = set(sources)
+        if kind in ("BatchNormalization", "Constant") or inputs <= no_data or bodies(node):
+            return True
+        if kind == "Add" and not inputs.isdisjoint(constants):
+            return True
+        if not results or "" in (sources[-1], results[-1]):  # what is left out at the end is cut off
+            return True
+        made.update(results)
+        read |= inputs
+    known = made.union(value.name for value in graph.input)
+    return not (made <= read and known.issuperset(value.name for value in graph.value_info))
+
+
 def _mark_generated_names(model: onnx.ModelProto) -> None:
     nodes = model.graph.node
     for node, name in zip(nodes, op_names(nodes), strict=True):
@@ -135,7 +162,8 @@ def _final_names(model: onnx.ModelProto) -> dict[str, str]:
     nodes = model.graph.node
     marked = [node.name for node in nodes]
     for node, name in zip(nodes, op_names(nodes), strict=True):
-        node.name = name
+        if node.name != name:
+            node.name = name
     return dict(zip(marked, (node.name for node in nodes), strict=True))
 
 

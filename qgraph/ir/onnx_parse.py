@@ -15,7 +15,7 @@ from qgraph.errors import ModelError
 from qgraph.ir.elements import Structure, Tensor
 from qgraph.ir.onnx_structure import STANDARD_DOMAINS, data_inputs, read_ops, standard_opset
 from qgraph.ir.onnx_tensors import check_data
-from qgraph.ir.onnx_walk import all_nodes, all_tensors, has_sparse, texts
+from qgraph.ir.onnx_walk import all_attributes, all_nodes, has_sparse, tensors_within, texts
 from qgraph.ir.validate import validate
 
 OLDEST_OPSET = 10
@@ -41,9 +41,10 @@ def parse(path: Path) -> tuple[onnx.ModelProto, Structure]:
     model = _read(path)
     which = str(path)
     nodes = list(all_nodes(model))  # walked once: on large models a walk takes as long as reading the file
-    _check_support(model, nodes, which)
+    attributes = all_attributes(nodes)
+    _check_support(model, nodes, attributes, which)
     _unify_domains(model, nodes)
-    for tensor in all_tensors(model, nodes):
+    for tensor in tensors_within(model, attributes):
         check_data(tensor, path.parent)
     connections = _connections(model)
     validate(connections, which)
@@ -79,7 +80,9 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _check_support(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], which: str) -> None:
+def _check_support(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], attributes: Sequence[onnx.AttributeProto], which: str
+) -> None:
     opset, newest = standard_opset(model), onnx.defs.onnx_opset_version()
     if not opset:
         raise ModelError("the model names no operator set, or is cut off", which, EXPORT_AGAIN)
@@ -91,9 +94,9 @@ def _check_support(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], whic
         raise ModelError(f"opset {opset} is too new", which, cure)
     if not model.graph.node:
         raise ModelError("the model's graph has no ops", which, EXPORT_AGAIN)
-    if not all(isinstance(text, str) for text in texts(model, nodes)):
+    if set(map(type, texts(model, nodes, attributes))) != {str}:
         raise ModelError("a name that is not UTF-8", which, EXPORT_AGAIN)
-    if has_sparse(model, nodes):
+    if has_sparse(model, attributes):
         raise ModelError("sparse weights are not supported", which, "store the weights as dense tensors")
 
 

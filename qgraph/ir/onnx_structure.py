@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,8 @@ _INVENTED_DIMENSION = re.compile(r"unk__\d+")
 
 Shape = tuple[int | str | None, ...]
 
+_NOTHING: Mapping[str, AttributeValue] = MappingProxyType({})
+
 
 def standard_opset(model: onnx.ModelProto) -> int:
     """The version of the standard operator set that the model asks for; 0 if it names none."""
@@ -38,16 +41,19 @@ def is_unregistered(node: onnx.NodeProto) -> bool:
 def op_names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     """A unique name for each node: its own, or ``TYPE@first_output`` where that is empty, repeated or reserved."""
     own = [node.name for node in nodes]
-    counts = Counter(own)
-    usable = {name for name in own if counts[name] == 1 and name not in ("", "graph") and not name.startswith("graph:")}
-    names = []
-    for node, name in zip(nodes, own, strict=True):
-        if name not in usable:
-            name = f"{node.op_type}@{next(filter(None, node.output), '')}"
-            while name in usable:
-                name += "@"
-        names.append(name)
-    return names
+    usable = {
+        name
+        for name, count in Counter(own).items()
+        if count == 1 and name not in ("", "graph") and not name.startswith("graph:")
+    }
+    return [name if name in usable else _generated_name(node, usable) for node, name in zip(nodes, own, strict=True)]
+
+
+def _generated_name(node: onnx.NodeProto, taken: set[str]) -> str:
+    name = f"{node.op_type}@{next(filter(None, node.output), '')}"
+    while name in taken:
+        name += "@"
+    return name
 
 
 def data_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
@@ -68,34 +74,46 @@ def _is_tensor(value: onnx.ValueInfoProto) -> bool:
 
 
 def _op(node: onnx.NodeProto, name: str, not_tensors: set[str]) -> Op:
-    inputs = tuple(source or None for source in node.input)
+    # Each field is read once: to ask protobuf for it takes longer than anything that is done with it.
+    domain, kind, attributes = node.domain, node.op_type, node.attribute
+    inputs, outputs = _present(node.input), _present(node.output)
+    has_bodies = bool(attributes and bodies(node))
+    if has_bodies:
+        inputs += tuple(source for source in captured(node) if source not in inputs)
+    excluded = _excluded(domain, kind, has_bodies=has_bodies)
+    if excluded is None and not_tensors and not not_tensors.isdisjoint((*inputs, *outputs)):
+        excluded = "sequence, optional or map values"
     return Op(
         name=name,
-        type=node.op_type,
-        domain="" if node.domain in STANDARD_DOMAINS else node.domain,
-        inputs=inputs + tuple(source for source in captured(node) if source not in inputs),
-        outputs=tuple(output or None for output in node.output),
-        attributes=MappingProxyType(dict(sorted(_attributes(node), key=itemgetter(0)))),
-        excluded=_excluded(node, not_tensors),
+        type=kind,
+        domain="" if domain in STANDARD_DOMAINS else domain,
+        inputs=inputs,
+        outputs=outputs,
+        attributes=MappingProxyType(dict(sorted(_read(attributes), key=itemgetter(0)))) if attributes else _NOTHING,
+        excluded=excluded,
     )
 
 
-def _excluded(node: onnx.NodeProto, not_tensors: set[str]) -> str | None:
-    if node.domain not in STANDARD_DOMAINS:
-        return f"custom op of domain {node.domain}"
-    if is_unregistered(node):
+def _present(names: Iterable[str]) -> tuple[str | None, ...]:
+    """Names of tensors; None for those that are left out."""
+    found = tuple(names)
+    return tuple(name or None for name in found) if "" in found else found
+
+
+def _excluded(domain: str, kind: str, *, has_bodies: bool) -> str | None:
+    if domain not in STANDARD_DOMAINS:
+        return f"custom op of domain {domain}"
+    if not onnx.defs.has(kind, domain=""):
         return "custom op that ONNX does not define"
-    if bodies(node):
+    if has_bodies:
         return "control flow"
-    if node.op_type == "Constant":
+    if kind == "Constant":
         return "constant that the model returns"
-    if not_tensors and not not_tensors.isdisjoint((*node.input, *node.output)):
-        return "sequence, optional or map values"
     return None
 
 
-def _attributes(node: onnx.NodeProto) -> Iterable[tuple[str, AttributeValue]]:
-    for attribute in node.attribute:
+def _read(attributes: Iterable[onnx.AttributeProto]) -> Iterable[tuple[str, AttributeValue]]:
+    for attribute in attributes:
         reader = _READERS.get(attribute.type)
         value = reader(attribute) if reader is not None else None
         if value is not None:
@@ -148,11 +166,19 @@ def _shape(proto: onnx.TensorShapeProto, named: frozenset[str]) -> Shape:
     return tuple(dims)
 
 
-def _typed(value: onnx.ValueInfoProto, named: frozenset[str]) -> Tensor:
-    if not value.type.HasField("tensor_type"):
-        return Tensor(value.name, "", None)
-    kind = value.type.tensor_type
-    return Tensor(value.name, dtype_name(kind.elem_type), _shape(kind.shape, named) if kind.HasField("shape") else None)
+def _types(model_inputs: Iterable[onnx.ValueInfoProto]) -> Callable[[onnx.ValueInfoProto], tuple[str, Shape | None]]:
+    """A reader of dtype and shape. Many tensors have one type: it is taken apart once and then found by its bytes."""
+    named = frozenset(dim.dim_param for value in model_inputs for dim in value.type.tensor_type.shape.dim)
+
+    @cache
+    def read(data: bytes) -> tuple[str, Shape | None]:
+        kind = onnx.TypeProto.FromString(data)
+        if not kind.HasField("tensor_type"):
+            return "", None
+        tensor = kind.tensor_type
+        return dtype_name(tensor.elem_type), _shape(tensor.shape, named) if tensor.HasField("shape") else None
+
+    return lambda value: read(value.type.SerializeToString())
 
 
 def _constants(graph: onnx.GraphProto, folder: Path) -> Iterable[Tensor]:
@@ -175,7 +201,7 @@ def read_structure(
         ModelError: a small constant's external data cannot be read.
     """
     graph = model.graph
-    named = frozenset(dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim)
+    type_of = _types(graph.input)
     ordered, stuck = topological(read_ops(graph))
     ops = tuple(
         Op(op.name, op.type, op.domain, op.inputs, op.outputs, op.attributes, op.excluded, origins[op.name])
@@ -186,7 +212,8 @@ def read_structure(
     inputs = data_inputs(graph)
     outputs = tuple(value.name for value in graph.output)
     used = {name for op in ops for name in (*op.inputs, *op.outputs) if name is not None} | {*inputs, *outputs}
-    typed = {value.name: _typed(value, named) for value in (*graph.value_info, *graph.output, *graph.input)}
+    values = ((value.name, value) for value in (*graph.value_info, *graph.output, *graph.input))
+    typed = {name: Tensor(name, *type_of(value)) for name, value in values}
     typed |= {tensor.name: tensor for tensor in _constants(graph, folder)}
     return Structure(
         name=graph.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
@@ -14,14 +14,14 @@ _SPARSE = (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs that a node holds as attributes: the branches of an If, the body of a Loop."""
-    found: list[onnx.GraphProto] = []
-    for attribute in node.attribute:
-        kind = attribute.type
-        if kind == _GRAPH:
-            found.append(attribute.g)
-        elif kind == _GRAPHS:
-            found.extend(attribute.graphs)
-    return found
+    return [body for attribute in node.attribute for body in _graphs(attribute)]
+
+
+def _graphs(attribute: onnx.AttributeProto) -> Sequence[onnx.GraphProto]:
+    kind = attribute.type
+    if kind == _GRAPH:
+        return (attribute.g,)
+    return attribute.graphs if kind == _GRAPHS else ()
 
 
 def nodes_within(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
@@ -44,23 +44,34 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from nodes_within(iter(function.node))
 
 
-def all_tensors(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto] | None = None) -> Iterator[onnx.TensorProto]:
-    """All dense tensors of a model: initializers and attributes, at any depth; `nodes` are all of its nodes."""
+def all_attributes(nodes: Iterable[onnx.NodeProto]) -> list[onnx.AttributeProto]:
+    """The attributes of these nodes, in their order."""
+    return [attribute for node in nodes for attribute in node.attribute]
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All dense tensors of a model: initializers and attributes, at any depth."""
+    return tensors_within(model, all_attributes(all_nodes(model)))
+
+
+def tensors_within(model: onnx.ModelProto, attributes: Sequence[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
+    """The same, for one who has all attributes of the model at hand."""
     yield from model.graph.initializer
-    for node in all_nodes(model) if nodes is None else nodes:
-        for attribute in node.attribute:
-            kind = attribute.type
-            if kind == _TENSOR:
-                yield attribute.t
-            elif kind == _TENSORS:
-                yield from attribute.tensors
-        for body in bodies(node):
+    for attribute in attributes:
+        kind = attribute.type
+        if kind == _TENSOR:
+            yield attribute.t
+        elif kind == _TENSORS:
+            yield from attribute.tensors
+        for body in _graphs(attribute):
             yield from body.initializer
 
 
-def texts(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
+def texts(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], attributes: Sequence[onnx.AttributeProto]
+) -> Iterator[str]:
     """All names in a model. Those that are not UTF-8 come as bytes: that is how protobuf hands them out."""
-    for graph in (model.graph, *(body for node in nodes for body in bodies(node))):
+    for graph in (model.graph, *(body for attribute in attributes for body in _graphs(attribute))):
         for value in (*graph.input, *graph.output, *graph.value_info):
             yield value.name
             yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
@@ -71,18 +82,17 @@ def texts(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> Iterator[s
         yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
     for node in nodes:
         yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
-        for attribute in node.attribute:
-            yield attribute.name
-    for tensor in all_tensors(model, nodes):
+    for attribute in attributes:
+        yield attribute.name
+    for tensor in tensors_within(model, attributes):
         yield tensor.name
 
 
-def has_sparse(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> bool:
+def has_sparse(model: onnx.ModelProto, attributes: Sequence[onnx.AttributeProto]) -> bool:
     """Whether any weight is stored as a sparse tensor."""
     return bool(model.graph.sparse_initializer) or any(
-        any(attribute.type in _SPARSE for attribute in node.attribute)
-        or any(body.sparse_initializer for body in bodies(node))
-        for node in nodes
+        attribute.type in _SPARSE or any(body.sparse_initializer for body in _graphs(attribute))
+        for attribute in attributes
     )
 
 

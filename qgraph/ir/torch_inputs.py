@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,10 @@ from qgraph.errors import UsageError
 BATCH = "batch"
 """As `dynamic_shapes`: the first axis of every input may have any length, the same for all."""
 
-_HOW = "pass example_inputs=(tensor, …), what the module is called with, or input_shapes=[1, 3, 224, 224]"
+_HOW = (
+    "pass what the module is called with, example_inputs=(tensor, …), or input_shapes=[1, 3, 224, 224]; "
+    "to quantize_torch_model, inputs=(tensor, …)"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def example_call(model: torch.nn.Module, example_inputs: object, input_shapes: o
     if example_inputs is not None and input_shapes is not None:
         raise UsageError("example inputs and input shapes", "both are given", "give one of them")
     if example_inputs is not None:
-        return _call(model, pytree.tree_map(_tensor, example_inputs))
+        place = _place(model)
+        return _call(model, pytree.tree_map(lambda value: _tensor(value, place), example_inputs))
     if input_shapes is None:
         raise UsageError("a torch module needs an example of its inputs", type(model).__name__, _HOW)
     return _call(model, _zeros(model, input_shapes))
@@ -57,8 +62,17 @@ def _call(model: torch.nn.Module, example: Any) -> Call:
     return Call(tuple(example), {}) if isinstance(example, tuple | list) else Call((example,), {})
 
 
-def _tensor(value: object) -> object:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+def _place(model: torch.nn.Module) -> torch.device | None:
+    """The device of all parameters and buffers; None if there is none, or several."""
+    places = {one.device for one in chain(model.parameters(), model.buffers())}
+    return places.pop() if len(places) == 1 else None
+
+
+def _tensor(value: object, place: torch.device | None) -> object:
+    """An array or tensor as a tensor where the module is; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    return value.to(place) if isinstance(value, torch.Tensor) and place is not None else value
 
 
 def _zeros(model: torch.nn.Module, shapes: object) -> Any:

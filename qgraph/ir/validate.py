@@ -51,6 +51,8 @@ def _producers(structure: Structure) -> Iterator[str]:
     made = [(name, op.name) for op in structure.ops for name in op.outputs if name is not None]
     given = [(name, "the model's inputs") for name in structure.inputs]
     constants = [(tensor.name, "its constants") for tensor in structure.tensors if tensor.constant]
+    if len({name for name, _ in made + given + constants}) == len(made) + len(given) + len(constants):
+        return
     first: dict[str, str] = {}
     for name, producer in sorted(made) + given + constants:
         if name in first:

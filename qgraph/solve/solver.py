@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -21,7 +21,8 @@ from qgraph.calib.statistics import TensorStatistics
 from qgraph.constraints.model import Constraints, Group, Grouping, SlotPlan
 from qgraph.ir.elements import Structure
 from qgraph.solve.activations import Calibration, order_remark, prescribed, remarks, solve_activations
-from qgraph.solve.findings import ratio_findings, unlisted_findings
+from qgraph.solve.findings import ratio_findings, unlisted_findings, untyped_findings
+from qgraph.solve.limits import limits_of
 from qgraph.solve.noise import channel_requantize_price_db
 from qgraph.solve.parameters import GroupParameters, TensorNoise
 from qgraph.solve.prices import overlap_where_it_gains
@@ -29,6 +30,8 @@ from qgraph.solve.run import AUTO_OVERLAP, Choice, RunData, RunSettings
 from qgraph.solve.voices import Voices, listen
 from qgraph.solve.weights import BiasTask, solve_biases, solve_weights
 from qgraph.tqc import QuantizationState, TqcRecord
+
+_NO_NOISE = TensorNoise()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,13 @@ def solve(
     if settings.observer is not None:
         producers = {name: op for op in structure.ops for name in op.outputs if name is not None}
         calibration = Calibration(
-            statistics, producers, observer or settings.observer, settings.observer_parameters, device, channels
+            statistics,
+            producers,
+            observer or settings.observer,
+            settings.observer_parameters,
+            device,
+            channels,
+            limits_of(structure),
         )
     told = []
     if settings.force_overlap == AUTO_OVERLAP:
@@ -103,7 +112,11 @@ def solve(
     prices = {} if calibration is None else _requantize_prices(grouping, solution, calibration)
     records = _records(constraints, grouping, solution, calibration)
     events = tuple(sorted((*solution.events, *told, *constraints.remarks)))
-    found = (*ratio_findings(constraints.ratios, records), *unlisted_findings(constraints))
+    found = (
+        *ratio_findings(constraints.ratios, records),
+        *unlisted_findings(constraints),
+        *untyped_findings(structure),
+    )
     return RunData(settings, records, grouping, prices, events, solution.choices, found)
 
 
@@ -179,14 +192,17 @@ def _records(
     constraints: Constraints, grouping: Grouping, solution: _Solution, calibration: Calibration | None
 ) -> tuple[TqcRecord, ...]:
     """One record per slot, sorted by slot."""
-    home = {slot: group for group in grouping.groups for slot in group.slots}
+    plans = constraints.slots
+    quantized = {
+        record.slot: record for group in grouping.groups for record in _quantized(group, plans, solution, calibration)
+    }
     fused = {slot: one for one in constraints.fused for slot in (one.producer, one.consumer)}
     records = []
-    for slot, plan in sorted(constraints.slots.items()):
-        group = home.get(slot)
-        if group is not None:
-            records.append(_quantized(plan, group, solution, calibration))
+    for slot in sorted(plans):
+        if slot in quantized:
+            records.append(quantized[slot])
             continue
+        plan = plans[slot]
         reason = plan.reason
         if reason is None and slot in fused:
             reason = f"inside a pair that runs as one, by {fused[slot].origin.rule} at {fused[slot].origin.op}"
@@ -194,31 +210,35 @@ def _records(
     return tuple(records)
 
 
-def _quantized(plan: SlotPlan, group: Group, solution: _Solution, calibration: Calibration | None) -> TqcRecord:
-    """The record of a slot in a group: the master has the group's state, the others are its slaves."""
-    parameters = solution.parameters[group.id]
-    noise = solution.noise.get((group.id, plan.tensor), TensorNoise())
-    slave = plan.slot != group.master
-    reason = parameters.reason
-    if calibration is not None and group.id in solution.voices:
-        found = remarks(plan.tensor, solution.voices[group.id], calibration)
-        order = order_remark(plan.tensor, group.scheme, parameters, calibration)
-        found += [] if order is None else [order]
-        reason = "; ".join(dict.fromkeys([reason, *found] if reason else found)) or None
-    return TqcRecord(
-        plan.slot,
-        plan.tensor,
-        plan.role,
-        QuantizationState.SLAVE if slave else parameters.state,
-        group.scheme,
-        parameters.scale,
-        parameters.offset,
-        group.master if slave else None,
-        group.id,
-        reason,
-        noise.shared,
-        noise.own,
-    )
+def _quantized(
+    group: Group, plans: Mapping[str, SlotPlan], solution: _Solution, calibration: Calibration | None
+) -> Iterator[TqcRecord]:
+    """The records of a group's slots: the master has the group's state, the others are its slaves."""
+    parameters, voices = solution.parameters[group.id], solution.voices.get(group.id)
+    for slot in group.slots:
+        plan = plans[slot]
+        noise = solution.noise.get((group.id, plan.tensor), _NO_NOISE)
+        slave = slot != group.master
+        reason = parameters.reason
+        if calibration is not None and voices is not None:
+            found = remarks(plan.tensor, voices, calibration)
+            order = order_remark(plan.tensor, group.scheme, parameters, calibration)
+            found += [] if order is None else [order]
+            reason = "; ".join(dict.fromkeys([reason, *found] if reason else found)) or None
+        yield TqcRecord(
+            slot,
+            plan.tensor,
+            plan.role,
+            QuantizationState.SLAVE if slave else parameters.state,
+            group.scheme,
+            parameters.scale,
+            parameters.offset,
+            group.master if slave else None,
+            group.id,
+            reason,
+            noise.shared,
+            noise.own,
+        )
 
 
 def _requantize_prices(grouping: Grouping, solution: _Solution, calibration: Calibration) -> dict[str, float]:

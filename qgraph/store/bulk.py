@@ -28,10 +28,12 @@ def insert_rows(
     processors = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns]
     converted = [(place, processor) for place, processor in enumerate(processors) if processor is not None]
     for batch in _batches(rows):
-        by_column = list(zip(*batch, strict=True))
-        for place, processor in converted:
-            by_column[place] = tuple(None if value is None else processor(value) for value in by_column[place])
-        connection.exec_driver_sql(command, list(zip(*by_column, strict=True)))
+        if converted:
+            by_column = list(zip(*batch, strict=True))
+            for place, processor in converted:
+                by_column[place] = tuple([None if value is None else processor(value) for value in by_column[place]])
+            batch = list(zip(*by_column, strict=True))
+        connection.exec_driver_sql(command, batch)
 
 
 def insert_row(connection: sa.Connection, table: sa.Table, **values: object) -> int:

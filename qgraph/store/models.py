@@ -70,7 +70,7 @@ def save_model(connection: sa.Connection, structure: Structure, path: str | None
     tensor_ids = {t.name: number for number, t in enumerate(structure.tensors, next_id(connection, tensors))}
     op_ids = {op.name: number for number, op in enumerate(structure.ops, next_id(connection, ops))}
     insert_rows(connection, tensors, _TENSOR_COLUMNS, _tensor_rows(structure, model, tensor_ids))
-    insert_rows(connection, ops, _OP_COLUMNS, (_op_row(op, model, op_ids) for op in structure.ops))
+    insert_rows(connection, ops, _OP_COLUMNS, _op_rows(structure, model, op_ids))
     try:
         insert_rows(connection, slots, _SLOT_COLUMNS, _slot_rows(connection, structure, model, tensor_ids, op_ids))
     except KeyError as error:
@@ -164,19 +164,21 @@ def _tensor_rows(structure: Structure, model: int, ids: Mapping[str, int]) -> It
         yield ids[tensor.name], model, tensor.name, tensor.dtype, text(tensor.shape), tensor.constant, values
 
 
-def _op_row(op: Op, model: int, ids: Mapping[str, int]) -> tuple[object, ...]:
-    return (
-        ids[op.name],
-        model,
-        op.name,
-        op.type,
-        op.domain,
-        len(op.inputs),
-        len(op.outputs),
-        encode(op.attributes),
-        op.excluded,
-        encode(op.origins),
-    )
+def _op_rows(structure: Structure, model: int, ids: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
+    no_attributes, no_origins = encode({}), encode(())  # most ops have none
+    for op in structure.ops:
+        yield (
+            ids[op.name],
+            model,
+            op.name,
+            op.type,
+            op.domain,
+            len(op.inputs),
+            len(op.outputs),
+            encode(op.attributes) if op.attributes else no_attributes,
+            op.excluded,
+            encode(op.origins) if op.origins else no_origins,
+        )
 
 
 def _slot_rows(

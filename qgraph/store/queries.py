@@ -195,7 +195,8 @@ def coverage(connection: sa.Connection, run: str) -> Answer:
     "missing": [{"slot", "tensor", "state", "reason"}],
     "findings": [{"kind", "rule", "op", "op_type", "source", "slots", "message"}]}``. A slot is missing if it shall be
     quantized and has no scale, or is left float without a reason: a target would have to make up what to do there.
-    Findings are broken bounds on ratios, and types of ops that the target's pack does not name.
+    Findings are broken bounds on ratios, types of ops that the target's pack does not name, and outputs of custom ops
+    whose type is not known.
     """
     record = resolve_run(connection, run)
     view = views.slot_scales

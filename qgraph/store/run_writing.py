@@ -145,16 +145,12 @@ def _finding_values(finding: Finding) -> tuple[str, ...]:
 
 
 def _number(connection: sa.Connection, run_id: int, model: int, run: RunData) -> _Numbers:
-    query = (
-        sa.select(slots.c.name, slots.c.id, tensors.c.name.label("tensor"))
-        .join(tensors)
-        .where(slots.c.model_id == model)
-    )
-    ids: dict[str, int] = {}
-    tensor_of: dict[str, str] = {}
-    for name, number, tensor in connection.execute(query).all():
-        ids[name] = number
-        tensor_of[name] = tensor
+    named = sa.select(tensors.c.id, tensors.c.name).where(tensors.c.model_id == model)
+    tensor_names = {row.id: row.name for row in connection.execute(named)}
+    query = sa.select(slots.c.name, slots.c.id, slots.c.tensor_id).where(slots.c.model_id == model)
+    rows = connection.execute(query).all()
+    ids = {name: number for name, number, _ in rows}
+    tensor_of = {name: tensor_names.get(tensor) for name, _, tensor in rows}
     groups = {group.id: number for number, group in enumerate(run.grouping.groups, next_id(connection, run_groups))}
     slot_groups = {slot: groups[group.id] for group in run.grouping.groups for slot in group.slots}
     for tqc in run.tqcs:
@@ -171,17 +167,19 @@ def _number(connection: sa.Connection, run_id: int, model: int, run: RunData) ->
 
 
 def _write_tqcs(connection: sa.Connection, run: RunData, chosen: Mapping[str, str], numbers: _Numbers) -> None:
-    def row(tqc: TqcRecord) -> tuple[object, ...]:
+    slots, groups, schemes = numbers.slots, numbers.groups, numbers.schemes
+
+    def row(number: int, tqc: TqcRecord) -> tuple[object, ...]:
         return (
             numbers.run,
-            numbers.slots[tqc.slot],
+            number,
             chosen[tqc.tensor] == tqc.slot,
             tqc.role,
-            str(tqc.state),
-            None if tqc.scheme is None else numbers.schemes[tqc.scheme],
+            tqc.state.value,
+            None if tqc.scheme is None else schemes[tqc.scheme],
             *_split(tqc.scale, tqc.offset),
-            None if tqc.master is None else numbers.slots[tqc.master],
-            None if tqc.group is None else numbers.groups[tqc.group],
+            None if tqc.master is None else slots[tqc.master],
+            None if tqc.group is None else groups[tqc.group],
             tqc.reason,
             tqc.noise_db,
             tqc.own_noise_db,
@@ -189,29 +187,32 @@ def _write_tqcs(connection: sa.Connection, run: RunData, chosen: Mapping[str, st
         )
 
     # In the order of the table's key, so that the file grows at its end.
-    ordered = sorted(run.tqcs, key=lambda tqc: numbers.slots[tqc.slot])
-    insert_rows(connection, tqcs, _TQC_COLUMNS, (row(tqc) for tqc in ordered))
+    numbered = {slots[tqc.slot]: tqc for tqc in run.tqcs}
+    insert_rows(connection, tqcs, _TQC_COLUMNS, (row(number, numbered[number]) for number in sorted(numbered)))
 
 
 def _split(scale: tuple[float, ...] | None, offset: tuple[int, ...] | None) -> tuple[object, object, object, object]:
     """Scale and offset as numbers where there is one of each, else as texts."""
+    if scale is None and offset is None:
+        return None, None, None, None
     if scale is not None and offset is not None and len(scale) == len(offset) == 1:
         return scale[0], offset[0], None, None
     return None, None, encode_optional(scale), encode_optional(offset)
 
 
 def _write_edges(connection: sa.Connection, joined: Iterable[Edge], numbers: _Numbers) -> None:
+    slots, slot_groups = numbers.slots, numbers.slot_groups
     rows = (
         (
             numbers.run,
             position,
-            str(edge.kind),
-            numbers.slots[edge.a],
-            numbers.slots[edge.b],
-            None if edge.strength is None else str(edge.strength),
+            edge.kind.value,
+            slots[edge.a],
+            slots[edge.b],
+            None if edge.strength is None else edge.strength.value,
             _rule(edge.rule, edge.op_type, edge.source, numbers),
             edge.op,
-            numbers.slot_groups.get(edge.a),
+            slot_groups.get(edge.a),
         )
         for position, edge in enumerate(joined)
     )

@@ -14,6 +14,7 @@ from onnx_models import Load, build, run, save_and_load, weight
 from package_file import package_file
 
 from qgraph.errors import ModelError
+from qgraph.ir import normalise
 from qgraph.ir.graph import Graph
 from qgraph.ir.onnx_import import ImportedModel, load_model
 
@@ -245,6 +246,37 @@ def test_what_no_output_needs_is_dropped(load: Load) -> None:
     structure = load(build(nodes, {"x": [2]}, {"y": [2]}, {"w": weight(2), "unused": weight(2)})).structure
     assert [op.name for op in structure.ops] == ["used"]
     assert [tensor.name for tensor in structure.tensors] == ["x", "y"]
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_model_with_nothing_to_fold_comes_out_as_if_the_libraries_had_rewritten_it(
+    load: Load, monkeypatch: pytest.MonkeyPatch, stated: bool
+) -> None:
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["conv"], name="conv", kernel_shape=[1, 1]),
+        node("Relu", ["conv"], ["relu"]),
+        node("Clip", ["relu", "", "high"], ["clip"], name="relu"),
+        node("Add", ["clip", "conv"], ["y"], name="twice"),
+        node("MaxPool", ["conv"], ["z"], name="twice", kernel_shape=[1, 1]),
+    ]
+    weights = {"w": weight(4, 3, 1, 1), "b": weight(4), "high": np.array(6, np.float32)}
+    model = build(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8], "z": [1, 4, 8, 8]}, weights)
+    if stated:
+        model = onnx.shape_inference.infer_shapes(model)
+    monkeypatch.setattr(normalise, "_rewrite", None)
+    short = load(model)
+    monkeypatch.undo()
+    monkeypatch.setattr(normalise, "_may_change", lambda _: True)
+    long = load(model)
+    assert short.structure == long.structure
+    assert short.proto == long.proto
+
+
+def test_inputs_and_outputs_that_are_left_out_at_the_end_are_cut_off(load: Load) -> None:
+    clip, dropout = node("Clip", ["x", "", ""], ["y"]), node("Dropout", ["x"], ["y", ""])
+    for only in (clip, dropout):
+        (op,) = load(build([only], {"x": [2]}, {"y": [2]})).structure.ops
+        assert (op.inputs, op.outputs) == (("x",), ("y",))
 
 
 def test_constants_inside_bodies_keep_working(load: Load) -> None:
