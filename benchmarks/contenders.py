@@ -1,4 +1,4 @@
-"""What is measured: plain inference, qgraph's calibration, and onnxruntime's own calibrators, on the same samples.
+"""What is measured on the same samples: plain inference, qgraph's inference, calibrations of qgraph and onnxruntime.
 
 A contender is made ready first, which is not counted, and is then a function without arguments.
 """
@@ -9,6 +9,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,31 @@ def inference(model: Path, data: Path) -> Job:
     return lambda: [session.run(None, feed) for feed in rows(samples)]
 
 
-def calibration(model: Path, data: Samples | Path, *, checkpoint_every: float = 5.0) -> Job:
-    """`calibrate` of a model that is stored already: it serves every observer and target."""
+def exposed_inference(model: Path, data: Path) -> Job:
+    """Inference as `calibrate` does it, every activation that it records handed out, and let go of: its floor."""
+    from qgraph.calib.collect import THREADS
+    from qgraph.ir.onnx_import import load_model
+    from qgraph.jobs.serving import serve
+    from qgraph.jobs.sources import runner_for
+
+    samples = load(data)
+    imported = load_model(model)
+    runner = runner_for(model, imported, serve(imported.structure, None).plan(imported.structure), "cpu")
+
+    def run() -> list[int]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(lambda feed: len(runner.run(feed)), rows(samples)))
+
+    return run
+
+
+def calibration(model: Path, data: Samples | Path, *, checkpoint_every: float = 5.0, lean: bool = False) -> Job:
+    """`calibrate` of a model that is stored already: it serves every observer, and unless it is lean every target."""
     import qgraph
 
     database = qgraph.open(Path(tempfile.mkdtemp()) / "qgraph.db")
     database.calibrate(model, data, steps=1)  # stores the model and compiles the kernels
-    return lambda: database.calibrate(model, data, checkpoint_every=checkpoint_every)
+    return lambda: database.calibrate(model, data, checkpoint_every=checkpoint_every, lean=lean)
 
 
 def onnxruntime_calibrator(method: str) -> Callable[[Path, Path], Job]:
@@ -71,8 +90,10 @@ def onnxruntime_calibrator(method: str) -> Callable[[Path, Path], Job]:
 
 CONTENDERS: Mapping[str, Callable[[Path, Path], Job]] = {
     BASE: inference,
+    "qgraph, nothing recorded": exposed_inference,
     "qgraph": lambda model, data: calibration(model, load(data)),
     "qgraph, no checkpoints": lambda model, data: calibration(model, load(data), checkpoint_every=1e9),
+    "qgraph --lean": lambda model, data: calibration(model, load(data), lean=True),
     "ORT MinMax": onnxruntime_calibrator("MinMax"),
     "ORT Percentile": onnxruntime_calibrator("Percentile"),
     "ORT Entropy": onnxruntime_calibrator("Entropy"),

@@ -32,7 +32,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "objects": (set(), set()),
     "ir": (FOUNDATION, {"networkx", "onnx", "onnx_ir", "onnxscript", "numpy", "torch"}),
     "constraints": (FOUNDATION | {"ir"}, set()),
-    "calib": (FOUNDATION | {"ir"}, {"numpy", "numba", "torch", "triton", "onnx", "onnxruntime", "PIL"}),
+    "calib": (FOUNDATION | {"ir"}, {"numpy", "numba", "llvmlite", "torch", "triton", "onnx", "onnxruntime", "PIL"}),
     "solve": (FOUNDATION | {"ir", "constraints", "calib"}, {"torch"}),
     "store": (PLAIN | {"table"}, {"sqlalchemy", "alembic"}),
     "formats": (PLAIN | {"ir", "graphdb.property_graph"}, {"onnx", "numpy", "tflite", "matplotlib"}),
@@ -48,6 +48,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "answers": (FOUNDATION | {"constraints", "store"}, set()),
     "calibration": ({""}, set()),
     "importing": ({""}, set()),
+    "measuring": ({""}, set()),
     "run": ({""}, set()),
     "api": ({""}, set()),
     "cli": ({""}, {"typer", "rich"}),
@@ -57,7 +58,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 
 ONE_MODULE_ONLY = {
     "networkx": "ir/graph.py",
-    "numba": "calib/kernels.py",
+    "numba": "calib/compiling.py",
+    "llvmlite": "calib/compiling.py",
     "triton": "calib/triton_kernels.py",
     "alembic": "store/migrate.py",
     "PIL": "calib/images.py",

@@ -47,6 +47,9 @@ def test_contenders_do_the_same_samples(tmp_path: Path) -> None:
     data = write_samples("ppocr_cls_v2", tmp_path, 2)
     assert len(np.asarray(CONTENDERS[BASE](model, data)(), dtype=object)) == 2
     assert CONTENDERS["ORT MinMax"](model, data)() is None
+    activations = np.asarray(CONTENDERS["qgraph, nothing recorded"](model, data)())
+    assert activations.shape == (2,)
+    assert activations[0] == activations[1] > 1
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ Channels are walked one after the other, so that the values of one stay in the c
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.channel_window import SPAN, WIDTH, ChannelWindow, count_row, largest_magnitude, list_rest
+from qgraph.calib.channel_window import SPAN, WIDTH, ChannelWindow, count_row, expect_row, largest_magnitude, list_rest
 from qgraph.calib.channels import (
     CHANNEL_BINS,
     SUM_LANES,
@@ -18,9 +19,11 @@ from qgraph.calib.channels import (
     merge_channels,
     no_channels,
 )
+from qgraph.calib.compiling import compiled
 from qgraph.calib.exact_sums import LIMB_BITS, LIMB_MASK, LIMBS, UNIT_EXPONENT, carried
+from qgraph.calib.grid import ALL_BUT_SIGN
 from qgraph.calib.kernels import (
-    ALL_BUT_SIGN,
+    GROUP,
     HIGHEST_FINITE,
     LOWEST_FINITE,
     MAXIMUM,
@@ -31,7 +34,6 @@ from qgraph.calib.kernels import (
     NAN,
     NEGATIVE_INFINITIES,
     POSITIVE_INFINITIES,
-    compiled,
     count_equal,
     extremes,
     finite_extremes,
@@ -176,7 +178,7 @@ def add_binned_channels(
     Returns:
         The channel that is next, how much of the rest is used, and the largest magnitude bin of that channel.
     """
-    lanes, buffer = np.empty(SUM_LANES), np.empty(values.shape[1], np.float32)
+    lanes, places, buffer = np.empty(SUM_LANES), np.empty(GROUP, np.int32), np.empty(values.shape[1], np.float32)
     as_bits = bounds.view(np.int32)
     least, most = np.int64(order_of(as_bits[0])), np.int64(order_of(as_bits[1]))
     in_place = bounds[1] == np.inf if bounds[0] == -np.inf else bounds[0] == 0 and bounds[1] > 0
@@ -195,6 +197,7 @@ def add_binned_channels(
         if top > base + SPAN or used + row.size > rest.size:
             return channel, used, int(top)
         bits = row.view(np.int32)
+        expect_row(counters, channel + 1)
         if finite:
             parts[channel] = part_of(row, bounds[0], bounds[1], lanes)
         else:
@@ -202,8 +205,8 @@ def add_binned_channels(
             parts[channel] = finite_part_of(row, lanes)
             drop_nonfinite(buffer)  # which the row is then
         if low <= high:
-            count_multiplicities(bits, low, high, cut, tally[channel], atoms, atom_counts[:, channel])
-        if count_row(bits, counters[channel], base, as_bits[1] if in_place else np.int32(ALL_BUT_SIGN)):
+            count_multiplicities(bits, low, high, cut, tally, atoms, atom_counts, channel)
+        if count_row(bits, counters[channel], base, as_bits[1] if in_place else np.int32(ALL_BUT_SIGN), places):
             used = list_rest(bits, lowest, base, channel * CHANNEL_BINS, rest, used)
     return values.shape[0], used, 0
 
@@ -217,6 +220,7 @@ def count_multiplicities(
     tally: NDArray[np.int64],
     atoms: NDArray[np.int32],
     atom_counts: NDArray[np.int64],
+    channel: int,
 ) -> None:
     """Move a channel's extremes to those of a row and count their multiplicity, and that of the atoms.
 
@@ -225,17 +229,17 @@ def count_multiplicities(
     Args:
         low, high: the row's extremes as ordering integers, cut off at `most`, as which all larger ones count.
     """
-    if low < tally[MINIMUM]:
-        tally[MINIMUM], tally[MINIMUM_COUNT] = low, 0
-    if low == tally[MINIMUM] and low not in (-1, 0):
-        tally[MINIMUM_COUNT] += count_equal_or_beyond(bits, low, most)
-    if high > tally[MAXIMUM]:
-        tally[MAXIMUM], tally[MAXIMUM_COUNT] = high, 0
-    if high == tally[MAXIMUM] and high not in (-1, 0):
-        tally[MAXIMUM_COUNT] += count_equal_or_beyond(bits, high, most)
+    if low < tally[channel, MINIMUM]:
+        tally[channel, MINIMUM], tally[channel, MINIMUM_COUNT] = low, 0
+    if low == tally[channel, MINIMUM] and low not in (-1, 0):
+        tally[channel, MINIMUM_COUNT] += count_equal_or_beyond(bits, low, most)
+    if high > tally[channel, MAXIMUM]:
+        tally[channel, MAXIMUM], tally[channel, MAXIMUM_COUNT] = high, 0
+    if high == tally[channel, MAXIMUM] and high not in (-1, 0):
+        tally[channel, MAXIMUM_COUNT] += count_equal_or_beyond(bits, high, most)
     for k in range(atoms.size):
         if low <= order_of(atoms[k]) <= high:
-            atom_counts[k] += count_equal_or_beyond(bits, np.int64(order_of(atoms[k])), most)
+            atom_counts[k, channel] += count_equal_or_beyond(bits, np.int64(order_of(atoms[k])), most)
 
 
 @compiled
@@ -294,8 +298,10 @@ class ChannelAccumulator:
         axis = self._plan.axis
         if not -values.ndim <= axis < values.ndim or values.size == 0:
             return
-        moved = np.ascontiguousarray(np.moveaxis(values, axis, 0))
-        rows = moved.reshape(moved.shape[0], -1)
+        # Behind axes of one element, as that of a batch, channels lie as they are wanted.
+        alone = axis >= 0 and values.size == math.prod(values.shape[axis:])
+        moved = np.ascontiguousarray(values if alone else np.moveaxis(values, axis, 0))
+        rows = moved.reshape(values.shape[axis], -1)
         if rows.shape[0] != self._elements.size:
             self._start = self.snapshot()
             self._reset(rows.shape[0])

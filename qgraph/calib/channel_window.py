@@ -20,20 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgraph.calib.channels import CHANNEL_BINS, CHANNEL_MANTISSA_BITS
-from qgraph.calib.kernels import ALL_BUT_SIGN, Place, compiled
+from qgraph.calib.compiling import compiled, prefetch
+from qgraph.calib.grid import ALL_BUT_SIGN
+from qgraph.calib.kernels import GROUP, LANES, Place
 
 OCTAVE: Final = 1 << CHANNEL_MANTISSA_BITS
-MAGNITUDES: Final = CHANNEL_BINS // 2
 DROPPED_BITS: Final = 23 - CHANNEL_MANTISSA_BITS
-LANES: Final = 8
-"""Counters, before those of the bins, on which what is below the window falls in turn: mostly zeros, which are many
-behind a Relu, and to add to one counter again and again is slow. A power of two."""
-
 SPAN: Final = 24 * OCTAVE
 """Bins in the window."""
 
 WIDTH: Final = LANES + SPAN
-"""Counters per channel and sign: the lanes and the bins."""
+"""Counters per channel and sign: the lanes, on which what is below the window falls in turn, and the bins."""
+
+MOSTLY: Final = 10 * OCTAVE
+"""Bins at the upper end of the window on which almost all values fall."""
+
+CACHE_LINE: Final = 64
+"""Bytes that are brought into the cache together."""
 
 LONG_ROW: Final = 1 << 10
 """Elements of a row above which 16 bits would have to be emptied too often; such rows are few."""
@@ -47,34 +50,74 @@ REST: Final = 1 << 16
 
 
 @compiled
-def count_row(bits: NDArray[np.int32], counters: NDArray[Any], base: int, most: np.int32) -> bool:
+def expect_row(counters: NDArray[Any], channel: int) -> None:
+    """Have the counters of a channel, if there is one, brought into the cache while another one is counted."""
+    if channel < counters.shape[0]:
+        step = CACHE_LINE // counters.itemsize
+        for side in range(channel * counters.shape[1], (channel + 1) * counters.shape[1], WIDTH):
+            prefetch(counters, side)
+            for place in range(side + WIDTH - MOSTLY, side + WIDTH, step):
+                prefetch(counters, place)
+
+
+@compiled
+def count_row(
+    bits: NDArray[np.int32], counters: NDArray[Any], base: int, most: np.int32, places: NDArray[np.int32]
+) -> bool:
     """Add finite elements to the counters of their channel; whether some but zeros fell below the window.
+
+    The places of a group are found first, which is vectorised, then counted.
 
     Args:
         counters: of one sign, if what is negative counts as zero, or of two; see `ChannelWindow`.
         most: the bits of the largest positive value, as which all larger ones count.
+        places: int32 [GROUP], overwritten.
     """
-    lowest = np.int32(base + 1 - LANES)
-    zeros = 0
-    if counters.size == WIDTH:
-        highest = most >> np.int32(DROPPED_BITS)
-        for i in range(bits.size):
-            place = min(bits[i] >> np.int32(DROPPED_BITS), highest) - lowest
-            counters[np.uint32(max(place, np.int32(i) & np.int32(LANES - 1)))] += 1
-        for i in range(bits.size):
-            zeros += bits[i] <= 0
-    else:
-        for i in range(bits.size):
-            place = ((bits[i] & np.int32(ALL_BUT_SIGN)) >> np.int32(DROPPED_BITS)) - lowest
-            side = np.uint32(bits[i]) >> np.uint32(31)
-            counters[np.uint32(max(place, np.int32(i) & np.int32(LANES - 1))) + side * np.uint32(WIDTH)] += 1
-        for i in range(bits.size):
-            zeros += (bits[i] & np.int32(ALL_BUT_SIGN)) == 0
+    below = np.int32(0)
+    for start in range(0, bits.size, GROUP):
+        size = min(GROUP, bits.size - start)
+        if counters.size == WIDTH:
+            below |= find_places(bits, start, size, places, base, most)
+        else:
+            below |= find_places_of_two_signs(bits, start, size, places, base)
+        for i in range(size):
+            counters[np.uint32(places[i])] += 1
     for start in range(0, counters.size, WIDTH):
         for lane in range(start, start + LANES):
-            zeros -= counters[lane]
             counters[lane] = 0
-    return zeros != 0
+    return bool(below != 0)
+
+
+@compiled
+def find_places(
+    bits: NDArray[np.int32], start: int, size: int, places: NDArray[np.int32], base: int, most: np.int32
+) -> np.int32:
+    """The counters of elements where what is negative counts as zero; not 0 if some but zeros are below the window."""
+    lowest, highest = np.int32(base + 1 - LANES), most >> np.int32(DROPPED_BITS)
+    below = np.int32(0)
+    for i in range(size):
+        element = bits[np.uint64(start + i)]
+        place = min(element >> np.int32(DROPPED_BITS), highest) - lowest
+        below |= np.int32((place < LANES) & (element > 0))
+        places[i] = max(place, np.int32(i) & np.int32(LANES - 1))
+    return below
+
+
+@compiled
+def find_places_of_two_signs(
+    bits: NDArray[np.int32], start: int, size: int, places: NDArray[np.int32], base: int
+) -> np.int32:
+    """As `find_places`, where either sign has counters of its own."""
+    lowest = np.int32(base + 1 - LANES)
+    below = np.int32(0)
+    for i in range(size):
+        element = bits[np.uint64(start + i)]
+        magnitude = element & np.int32(ALL_BUT_SIGN)
+        place = (magnitude >> np.int32(DROPPED_BITS)) - lowest
+        below |= np.int32((place < LANES) & (magnitude != 0))
+        side = (element >> np.int32(31)) & np.int32(WIDTH)
+        places[i] = max(place, np.int32(i) & np.int32(LANES - 1)) + side
+    return below
 
 
 @compiled
@@ -94,6 +137,35 @@ def list_rest(
             rest[used] = first + np.int64(u >> np.uint32(DROPPED_BITS))
             used += 1
     return used
+
+
+@compiled
+def count_filled(counters: NDArray[Any]) -> int:
+    """How many counters are not zero."""
+    filled = 0
+    for row in range(counters.shape[0]):
+        for place in range(counters.shape[1]):
+            filled += counters[row, place] != 0
+    return filled
+
+
+@compiled
+def take_filled(
+    counters: NDArray[Any], step: int, first: int, keys: NDArray[np.int64], counts: NDArray[np.int64]
+) -> None:
+    """Write the counters that are not zero to a list, and empty them.
+
+    Args:
+        counters: [rows, WIDTH].
+        step, first: the key of a counter is ``row * step + first + place``.
+    """
+    n = 0
+    for row in range(counters.shape[0]):
+        for place in range(counters.shape[1]):
+            if counters[row, place]:
+                keys[n], counts[n] = row * step + first + place, counters[row, place]
+                counters[row, place] = 0
+                n += 1
 
 
 @compiled
@@ -151,13 +223,11 @@ class ChannelWindow:
 
     def _empty(self) -> None:
         """List what the counters hold."""
-        counters = self.counters.reshape(-1)
-        (found,) = np.nonzero(counters)
-        row, place = np.divmod(found, WIDTH)
-        channel, side = np.divmod(row, self._signs)
-        keys = channel * CHANNEL_BINS + side * MAGNITUDES + self.base + 1 - LANES + place
-        self._add(keys, counters[found])
-        self.counters[:] = 0
+        sides = self.counters.reshape(-1, WIDTH)
+        filled = count_filled(sides)
+        keys, counts = np.empty(filled, np.int64), np.empty(filled, np.int64)
+        take_filled(sides, CHANNEL_BINS // self._signs, self.base + 1 - LANES, keys, counts)
+        self._add(keys, counts)
         self._room = SHORT_COUNTS if self.counters.dtype == np.uint16 else LONG_COUNTS
 
     def _sort_in(self) -> None:
@@ -165,14 +235,17 @@ class ChannelWindow:
         self._add(*np.unique(self.rest[: self.used], return_counts=True))
         self.used = 0
 
-    def _add(self, keys: NDArray[np.int64], counts: NDArray[Any]) -> None:
+    def _add(self, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
         """Add counts of sorted bins to the list."""
         if keys.size:
+            if not self._keys.size:
+                self._keys, self._counts = keys, counts
+                return
             both = np.concatenate([self._keys, keys])
             order = both.argsort(kind="stable")  # which merges what is sorted already
             both = both[order]
             first = np.flatnonzero(np.diff(both, prepend=-1))
-            self._counts = np.add.reduceat(np.concatenate([self._counts, counts.astype(np.int64)])[order], first)
+            self._counts = np.add.reduceat(np.concatenate([self._counts, counts])[order], first)
             self._keys = both[first]
 
     def read(self) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.int64]]:

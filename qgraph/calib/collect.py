@@ -158,10 +158,10 @@ def collect(
     with ThreadPoolExecutor(max_workers=threads) as pool:
         recorder = _Recorder(runner, plan, start, pool, threads, recording)
         for batch in batches(_uncounted(source, limit, census, part, start), source):
-            if on_doubt is not None:
-                check_repeats(runner, joined(batch), pool, on_doubt)
-                on_doubt = None
-            finished = recorder.submit(batch)
+            values = None if on_doubt is None else check_repeats(runner, joined(batch), pool, on_doubt)
+            on_doubt = None
+            finished = recorder.submit(batch, values)
+            del values  # which would keep it until the next batch
             end = stop()
             if checkpoint is not None and (end is not None or time.monotonic() - saved_at >= checkpoint_every):
                 checkpoint(recorder.progress())
@@ -208,8 +208,14 @@ def _uncounted(
         raise _does_not_repeat(f"{missing} samples of {source.name} are missing in the second pass")
 
 
-def check_repeats(runner: Runner, inputs: Arrays, pool: ThreadPoolExecutor, on_doubt: Callable[[str], None]) -> None:
-    """Run one batch twice, side by side in two threads and in memory of their own; tell if a single bit differs."""
+def check_repeats(
+    runner: Runner, inputs: Arrays, pool: ThreadPoolExecutor, on_doubt: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """Run one batch twice, side by side in two threads and in memory of their own; tell if a single bit differs.
+
+    Returns:
+        The activations of one of both.
+    """
     beside = pool.submit(runner.run, inputs)
     values, again = runner.run(inputs), beside.result()
     odd = sorted(name for name, one in values.items() if not _same_bits(one, again[name]))
@@ -219,11 +225,13 @@ def check_repeats(runner: Runner, inputs: Arrays, pool: ThreadPoolExecutor, on_d
             f"the model does not repeat bit for bit on the same sample ({odd[0]}{more}): "
             "these statistics will differ a little each time; is there a random op?"
         )
+    return values
 
 
 def _same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    one, other = (np.ascontiguousarray(on_host(array)).reshape(-1).view(np.uint8) for array in (a, b))
-    return a.shape == b.shape and np.array_equal(one, other)
+    one, other = (np.ascontiguousarray(on_host(array)).reshape(-1) for array in (a, b))
+    bits = np.dtype(f"u{one.itemsize}") if one.itemsize in (1, 2, 4, 8) else np.dtype(np.uint8)
+    return a.shape == b.shape and np.array_equal(one.view(bits), other.view(bits))
 
 
 class _Recorder:
@@ -257,30 +265,45 @@ class _Recorder:
         self._inferences = 0
         self.samples = start.samples
 
-    def submit(self, batch: list[Sample]) -> bool:
-        """Start a batch; wait for the oldest one if there are too many. Whether one was finished."""
+    def submit(self, batch: list[Sample], values: Mapping[str, Any] | None = None) -> bool:
+        """Start a batch; wait for the oldest one if there are too many. Whether one was finished.
+
+        Args:
+            values: its activations, if it was run already.
+        """
         names = list(self._recorders)
         # Jobs that run at the same time begin at different tensors, so that they seldom wait for each other.
         first = len(names) * (self._submitted % self._threads) // self._threads
         self._submitted += 1
-        self._under_way.append((batch, self._pool.submit(self._count, batch, names[first:] + names[:first])))
+        self._under_way.append((batch, self._pool.submit(self._count, batch, names[first:] + names[:first], values)))
         if len(self._under_way) <= self._threads:
             return False
         self._finish()
         return True
 
-    def _count(self, batch: Sequence[Sample], names: Sequence[str]) -> None:
-        values = self._runner.run(joined(batch))
+    def _count(self, batch: Sequence[Sample], names: Sequence[str], values: Mapping[str, Any] | None) -> None:
+        values = self._runner.run(joined(batch)) if values is None else values
         hashes = [sample.hash for sample in batch]
         if self._together is not None:
             with self._lock:
                 self._together.add(values, hashes)
             return
         scratch = self._scratches.pop()
-        for name in names:
-            with self._locks[name]:
-                self._recorders[name].add(values[name], hashes, scratch)
+        # What another job is at comes last, so that jobs do not follow each other step by step.
+        busy = [name for name in names if not self._add(name, values[name], hashes, scratch, wait=False)]
+        for name in busy:
+            self._add(name, values[name], hashes, scratch, wait=True)
         self._scratches.append(scratch)
+
+    def _add(self, name: str, values: Any, hashes: list[str], scratch: NDArray[np.uint32], *, wait: bool) -> bool:
+        """Count an activation, unless another job is at that tensor and this one does not wait; whether it did."""
+        if not self._locks[name].acquire(blocking=wait):
+            return False
+        try:
+            self._recorders[name].add(values, hashes, scratch)
+        finally:
+            self._locks[name].release()
+        return True
 
     def _finish(self) -> None:
         batch, job = self._under_way.popleft()
@@ -294,6 +317,6 @@ class _Recorder:
         while self._under_way:
             self._finish()
         recorders = self._recorders.values() if self._together is None else (self._together,)
-        found = [recorder.snapshot() for recorder in recorders]
+        found = list(self._pool.map(lambda recorder: recorder.snapshot(), recorders))
         statistics = {name: one for several in found for name, one in sorted(several.items())}
         return Progress(MappingProxyType(statistics), MappingProxyType(dict(self._counted)), self._inferences)

@@ -21,8 +21,8 @@ from qgraph.calib.channel_kernels import ADDITIONS, counted_channels
 from qgraph.calib.channels import CHANNEL_BINS, FINE, ChannelStatistics, merge_channels, no_channels
 from qgraph.calib.device_tables import Extent, addresses, columns_for, extent_of, ordered_bounds, uploaded
 from qgraph.calib.exact_sums import LIMBS
-from qgraph.calib.grid import bin_of
-from qgraph.calib.kernels import HIGHEST_FINITE, LOWEST_FINITE, ordered
+from qgraph.calib.grid import bin_of, ordered
+from qgraph.calib.kernels import HIGHEST_FINITE, LOWEST_FINITE
 
 TOGETHER: Final = 16
 """Channels that one program looks at."""

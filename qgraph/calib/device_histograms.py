@@ -19,8 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qgraph.calib import triton_kernels as kernels
 from qgraph.calib.device_tables import Extent, addresses, columns_for, extent_of, placed, uploaded
-from qgraph.calib.grid import BIN_COUNT, bin_of
-from qgraph.calib.kernels import ordered, value_of
+from qgraph.calib.grid import BIN_COUNT, bin_of, ordered, value_of
 from qgraph.calib.provenance import UNKNOWN, smallest
 from qgraph.calib.statistics import TensorStatistics, atoms_of, empty_statistics, merge
 

@@ -7,6 +7,7 @@ the host waits for the device only to take a snapshot, and now and then to empty
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -53,10 +54,11 @@ class DeviceRecorder:
             values: an activation for each exposed tensor; what is not on the device yet is brought there.
             samples: as for `qgraph.calib.recorder.SourceRecorder.add`.
         """
-        tensors = {name: placed(values[name], self._device) for name in self._plan.exposed}
-        self._histograms.add(tensors, samples)
-        self._channels.add(tensors, len(samples))
-        self._rows.add(tensors, len(samples))
+        with _current(self._device):
+            tensors = {name: placed(values[name], self._device) for name in self._plan.exposed}
+            self._histograms.add(tensors, samples)
+            self._channels.add(tensors, len(samples))
+            self._rows.add(tensors, len(samples))
 
     def snapshot(self) -> dict[str, TensorStatistics]:
         """The statistics so far, by tensor, as values that later `add` calls do not change. Waits for the device."""
@@ -71,6 +73,11 @@ class DeviceRecorder:
             whole = found.get(name, self._empty[name])
             found[name] = replace(whole, channels=tuple(channels[name]), rows=tuple(rows[name]))
         return found
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one of this thread: Triton launches on that, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _channel_sources(plan: CollectionPlan, start: Mapping[str, TensorStatistics]) -> list[ChannelSource]:

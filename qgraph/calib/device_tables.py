@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from qgraph.calib.kernels import HIGHEST_FINITE, LOWEST_FINITE, ordered
+from qgraph.calib.grid import ordered
+from qgraph.calib.kernels import HIGHEST_FINITE, LOWEST_FINITE
 from qgraph.errors import StatisticsError
 
 KINDS: Final = MappingProxyType({torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"})

@@ -7,7 +7,8 @@ The data is read once, the largest batch in it is run and counted. Then, for `t`
 - *fixed*: the process once the model is loaded; 24 MiB for the database and a checkpoint on its way into it, and
   512 KiB per inference at a time for a scratch histogram.
 - *activations*: what one inference keeps: the exposed tensors, or what the process grew by if that is more.
-- *132 KiB* per collected tensor: what glibc's allocator touches beside a large block (M_TOP_PAD), and a page of zeros.
+- *132 KiB* per collected tensor: its counters take 2 of them beside those pages; the rest is a reserve, since a process
+  grows by more than what it holds.
 - *pages*: the 4 KiB pages of the histograms that values fall into, each 512 bins of 8 bytes. A statistic that is
   given away holds 12 bytes per bin: 6 KiB more per page, if every bin of it is taken. Few pages come with more
   samples, because a page spans two octaves.

@@ -44,6 +44,9 @@ SIGN_BIN = BIN_COUNT >> 1
 FIRST_NONFINITE = 255 << MANTISSA_BITS
 """Magnitudes from here on are Inf and NaN; they never occur in statistics."""
 
+ALL_BUT_SIGN = 0x7FFFFFFF
+"""The bits of a float32's magnitude."""
+
 FIRST_NORMAL = 1 << MANTISSA_BITS
 """Magnitudes below this are denormals."""
 
@@ -86,3 +89,19 @@ def bin_at_rank(ranks: ArrayLike) -> NDArray[np.uint32]:
     """The bin at each position of the order by value; the inverse of `value_rank`."""
     rank = np.asarray(ranks, dtype=np.int64)
     return np.where(rank < SIGN_BIN, BIN_COUNT - 1 - rank, rank - SIGN_BIN).astype(np.uint32)
+
+
+def ordered(value: float) -> int:
+    """The integer that orders like a finite float32; zero is 0 whatever its sign.
+
+    >>> [ordered(value) for value in (-1.0, 0.0, 2.0**-149)]
+    [-1065353217, 0, 1]
+    """
+    bits = int(np.float32(value + 0.0).view(np.int32))
+    return bits if bits >= 0 else bits ^ ALL_BUT_SIGN
+
+
+def value_of(order: int) -> float:
+    """The float32 behind an ordering integer; the inverse of `ordered`, and −1 (which is −0) gives 0.0."""
+    bits = order if order >= 0 else order ^ ALL_BUT_SIGN
+    return float(np.int32(bits).view(np.float32)) + 0.0

@@ -7,30 +7,42 @@ stays in the cache. What was counted there is then moved to the tensor's own his
                                      moved less than was counted? look through all lines
 
 Extremes come from the histogram, too: only an activation whose outermost bin reaches that of an extreme so far is
-looked at once more. The same holds for atoms, for what is not finite, and for zeros, block by block while they are in
-the cache. Pages of the totals that no value touches cost no memory.
+looked at once more. The same holds for atoms, for what is not finite, and for the first block with zeros; those behind
+it are kept apart. Pages of the totals that no value touches cost neither memory nor time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any, Final, ParamSpec, TypeVar
+import mmap
+from collections.abc import Iterable
+from typing import Any, Final
 
-import numba
 import numpy as np
-from numba.core.codegen import get_host_cpu_features
 from numpy.typing import ArrayLike, NDArray
 
-from qgraph.calib.grid import BIN_COUNT, DROPPED_BITS, FIRST_NONFINITE, MANTISSA_BITS, SIGN_BIN
+from qgraph.calib.compiling import compiled
+from qgraph.calib.grid import (
+    ALL_BUT_SIGN,
+    BIN_COUNT,
+    DROPPED_BITS,
+    FIRST_NONFINITE,
+    MANTISSA_BITS,
+    SIGN_BIN,
+    ordered,
+    value_of,
+)
 from qgraph.calib.provenance import Provenance, smallest
 from qgraph.calib.statistics import TensorStatistics, as_float32, atoms_of, empty_statistics
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 BLOCK: Final = 8192
 """Elements that are counted before their zeros are looked for: 32 KiB, which a first-level cache holds."""
+
+GROUP: Final = 1 << 8
+"""Elements whose counters are found together, before any of them is counted."""
+
+LANES: Final = 8
+"""Counters beside those of the bins, on which zeros fall in turn: to add to one counter again and again is slow. A
+power of two."""
 
 LINE: Final = 16
 """Counters of the scratch histogram that are looked at and moved together: 64 bytes."""
@@ -44,7 +56,6 @@ LARGEST_PIECE: Final = 1 << 31
 
 LOWEST_FINITE: Final = -0x7F800000
 HIGHEST_FINITE: Final = 0x7F7FFFFF
-ALL_BUT_SIGN: Final = 0x7FFFFFFF
 MINUS_ZERO: Final = -0x80000000
 
 MINIMUM, MINIMUM_COUNT, MAXIMUM, MAXIMUM_COUNT, NAN, POSITIVE_INFINITIES, NEGATIVE_INFINITIES = range(7)
@@ -53,24 +64,11 @@ MINIMUM, MINIMUM_COUNT, MAXIMUM, MAXIMUM_COUNT, NAN, POSITIVE_INFINITIES, NEGATI
 ZEROS, POSITIVE_FIRST, POSITIVE_LAST, NEGATIVE_FIRST, NEGATIVE_LAST, PLACES = range(7, 13)
 """Further places: zeros of either sign, and the bins of each sign that are in use, as whole lines [first, last)."""
 
-
 HOLDS_MINIMUM, HOLDS_MAXIMUM, HAS_NONFINITE = 1, 2, 4
 """What an activation can be, as bits of a number."""
 
 Place = Any
 """Where something is in an array: an integer of any kind; a kernel's loops want unsigned ones."""
-
-WIDE_ARITHMETIC: Final = ("amx", "avx", "fma", "f16c", "neon", "sse", "sve", "dotprod", "i8mm", "bf16", "fullfp16")
-"""Beginnings of the names of instruction sets that change how a runtime rounds its sums."""
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile with numba on first use, without the interpreter's lock; cached on disk where a folder is writable."""
-    try:
-        kernel: Callable[P, R] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba found no folder that it may write to
-        kernel = numba.njit(nogil=True)(function)
-    return kernel
 
 
 @compiled
@@ -96,21 +94,51 @@ def count_bins(block: NDArray[np.int32], scratch: NDArray[np.uint32]) -> None:
 
 
 @compiled
+def count_apart(block: NDArray[np.int32], scratch: NDArray[np.uint32], places: NDArray[np.uint32]) -> int:
+    """Add each element to its bin, but zeros to the lanes in turn, since those of a Relu are many; return their number.
+
+    The places of a group are found first, which is vectorised, then counted.
+    """
+    zeros = 0
+    for start in range(0, block.size, GROUP):
+        size = min(GROUP, block.size - start)
+        found = np.int32(0)
+        for i in range(size):
+            element = np.uint32(block[np.uint64(start + i)])
+            zero = (element & np.uint32(ALL_BUT_SIGN)) == 0
+            found += np.int32(zero)
+            lane = np.uint32(BIN_COUNT) + (np.uint32(i) & np.uint32(LANES - 1))
+            places[i] = lane if zero else element >> np.uint32(DROPPED_BITS)
+        zeros += int(found)
+        for i in range(size):
+            scratch[places[i]] += np.uint32(1)
+    return zeros
+
+
+@compiled
 def count_all(bits: NDArray[np.int32], scratch: NDArray[np.uint32]) -> int:
-    """Count an activation into the empty scratch histogram, but for its zeros; return how many those are."""
-    positive = negative = 0
+    """Count an activation into the empty scratch histogram, but for its zeros; return how many those are.
+
+    From the first block with zeros on they are kept apart: the bins of the smallest magnitudes would have them, but
+    denormals as well.
+    """
+    zeros = 0
+    places = np.empty(GROUP, np.uint32)
     smallest = np.uint32(0)
     for start in range(0, bits.size, BLOCK):
         block = bits[start : start + BLOCK]
+        if zeros:
+            zeros += count_apart(block, scratch, places)
+            continue
         count_bins(block, scratch)
-        # The bins of the smallest magnitudes have the zeros, but denormals as well.
         if scratch[0] + scratch[SIGN_BIN] != smallest:
+            positive, negative = count_equal(block, np.int32(0)), count_equal(block, np.int32(MINUS_ZERO))
+            scratch[0] -= np.uint32(positive)
+            scratch[SIGN_BIN] -= np.uint32(negative)
             smallest = scratch[0] + scratch[SIGN_BIN]
-            positive += count_equal(block, np.int32(0))
-            negative += count_equal(block, np.int32(MINUS_ZERO))
-    scratch[0] -= np.uint32(positive)
-    scratch[SIGN_BIN] -= np.uint32(negative)
-    return positive + negative
+            zeros = positive + negative
+    scratch[BIN_COUNT:] = 0
+    return zeros
 
 
 @compiled
@@ -305,26 +333,9 @@ def add_bits(
     return holds
 
 
-def bits_of(value: float) -> int:
-    """A float32's bits as a signed integer."""
-    return int(np.float32(value).view(np.int32))
-
-
-def ordered(value: float) -> int:
-    """The integer that orders like a finite float32; zero is 0 whatever its sign."""
-    bits = bits_of(value + 0.0)
-    return bits if bits >= 0 else bits ^ ALL_BUT_SIGN
-
-
-def value_of(order: int) -> float:
-    """The float32 behind an ordering integer; the inverse of `ordered`, and −1 (which is −0) gives 0.0."""
-    bits = order if order >= 0 else order ^ ALL_BUT_SIGN
-    return float(np.int32(bits).view(np.float32)) + 0.0
-
-
 def empty_scratch() -> NDArray[np.uint32]:
-    """A scratch histogram, 512 KiB: one for each thread that counts."""
-    return np.zeros(BIN_COUNT, np.uint32)
+    """A scratch histogram and its lanes, 512 KiB: one for each thread that counts."""
+    return np.zeros(BIN_COUNT + LANES, np.uint32)
 
 
 class Accumulator:
@@ -339,7 +350,8 @@ class Accumulator:
         self._atoms = np.asarray(begin.atom_values, np.float32)
         self._atom_bits = self._atoms.view(np.int32)
         self._atom_counts = np.array([count for _, count in begin.atoms], np.int64)
-        self._totals = np.zeros(BIN_COUNT, np.int64)
+        # A mapping of its own: an allocator may reuse memory, and would write zeros to all of it.
+        self._totals = np.frombuffer(mmap.mmap(-1, 8 * BIN_COUNT, access=mmap.ACCESS_COPY), np.int64)
         self._totals[begin.bins] = begin.counts
         self._tally = np.zeros(PLACES, np.int64)
         self._tally[:POSITIVE_FIRST] = (
@@ -384,18 +396,19 @@ class Accumulator:
     def _held(self, holds: int, before: tuple[np.int64, np.int64], sample: str | None) -> Provenance:
         """The provenance after an activation that holds something, given the extremes before it."""
         known = self._provenance
+        minimum, maximum, nonfinite = known.minimum, known.maximum, known.nonfinite
         # Both zeros are one value: −1 and 0 order alike.
         low, high = (
             old == new or (-1 <= old <= 0 and -1 <= new <= 0)
             for old, new in zip(before, (self._tally[MINIMUM], self._tally[MAXIMUM]), strict=True)
         )
         if holds & HOLDS_MINIMUM:
-            known = replace(known, minimum=smallest((known.minimum, sample)) if low else sample)
+            minimum = smallest((minimum, sample)) if low else sample
         if holds & HOLDS_MAXIMUM:
-            known = replace(known, maximum=smallest((known.maximum, sample)) if high else sample)
+            maximum = smallest((maximum, sample)) if high else sample
         if holds & HAS_NONFINITE:
-            known = replace(known, nonfinite=smallest((known.nonfinite, sample)))
-        return known
+            nonfinite = smallest((nonfinite, sample))
+        return Provenance(minimum, maximum, nonfinite)
 
     def snapshot(self) -> TensorStatistics:
         """The statistics so far, as a value that later `add` calls do not change."""
@@ -435,10 +448,3 @@ def _lines_in_use(bins: NDArray[np.uint32]) -> list[int]:
 def warm_up() -> None:
     """Compile the kernel now, so that the first activation is not charged for it."""
     Accumulator().add(np.ones(1, np.float32))
-
-
-def cpu_features() -> str:
-    """The processor's instruction sets that change how a runtime rounds sums, sorted, separated by spaces."""
-    listed: str = get_host_cpu_features()  # type: ignore[no-untyped-call]
-    present = (name[1:] for name in listed.split(",") if name.startswith("+"))
-    return " ".join(sorted(name for name in present if name.startswith(WIDE_ARITHMETIC)))

@@ -22,7 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from qgraph.calib import op_libraries
-from qgraph.calib.kernels import cpu_features
+from qgraph.calib.compiling import cpu_features
 from qgraph.errors import DataError, ModelError, UsageError
 from qgraph.ir.onnx_tensors import external_folder_entry
 

@@ -64,16 +64,19 @@ def plan_parts(
     atoms: Mapping[str, tuple[float, ...]],
     followers: Mapping[str, Follower],
     channel_axes: Mapping[str, Iterable[int]] = MappingProxyType({}),
+    *,
+    lean: bool = False,
 ) -> dict[str, Parts]:
     """Decide what is recorded beside the histograms: by tensor, sorted by name.
 
     Args:
         atoms: of each tensor that is collected or follows; no other gets any.
-        channel_axes: per tensor the axes along which some shipped target quantizes it per channel.
+        channel_axes: per tensor the axes along which some served target quantizes it per channel.
+        lean: without channels that have sums only.
     """
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     channels: dict[str, dict[int, bool]] = {}
-    for name, axis in _summed(structure, tensors):
+    for name, axis in () if lean else _summed(structure, tensors):
         channels.setdefault(name, {})[axis] = False
     for name, axes in channel_axes.items():
         channels.setdefault(name, {}).update({_from_front(tensors.get(name), axis): True for axis in axes})

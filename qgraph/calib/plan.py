@@ -96,12 +96,13 @@ class CollectionPlan:
 
 
 def plan_collection(
-    structure: Structure, channel_axes: Mapping[str, Iterable[int]] = MappingProxyType({})
+    structure: Structure, channel_axes: Mapping[str, Iterable[int]] = MappingProxyType({}), *, lean: bool = False
 ) -> CollectionPlan:
     """Decide for each float activation whether it is collected or follows, with which atoms, and what beside.
 
     Args:
-        channel_axes: per tensor the axes along which some shipped target quantizes it per channel.
+        channel_axes: per tensor the axes along which some served target quantizes it per channel.
+        lean: without the sums and extremes of channels, which only improving the model needs.
     """
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     atoms: dict[str, tuple[float, ...]] = {}
@@ -118,7 +119,7 @@ def plan_collection(
             if follower is not None:
                 followers[name] = follower
     collected = {name: atoms[name] for name in sorted(atoms) if name not in followers}
-    parts = plan_parts(structure, atoms, followers, channel_axes)
+    parts = plan_parts(structure, atoms, followers, channel_axes, lean=lean)
     return CollectionPlan(MappingProxyType(collected), tuple(followers.values()), MappingProxyType(parts))
 
 

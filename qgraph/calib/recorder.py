@@ -26,7 +26,10 @@ from qgraph.calib.statistics import TensorStatistics, as_float32, empty_statisti
 
 def on_host(values: Any) -> NDArray[Any]:
     """An activation in the computer's own memory, whatever device made it: an array, or a torch tensor."""
-    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+    if not hasattr(values, "cpu"):
+        return np.asarray(values)
+    # numpy has no bfloat16; all of its values are float32's.
+    return np.asarray((values.float() if str(values.dtype) == "torch.bfloat16" else values).cpu())
 
 
 class PartsAccumulator:

@@ -106,8 +106,11 @@ EMPTY_STATISTICS = empty_statistics()
 
 def as_float32(values: ArrayLike) -> NDArray[np.float32]:
     """Values as the grid sees them: float16 exactly, float64 rounded, Inf where float32 has no such number."""
+    array = np.asarray(values)
+    if array.dtype == np.float32:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(values).astype(np.float32, copy=False)
+        return array.astype(np.float32)
 
 
 def statistics_of(values: ArrayLike, atoms: Iterable[float] = (), samples: int = 1) -> TensorStatistics:

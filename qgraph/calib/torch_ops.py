@@ -26,7 +26,8 @@ def _integers(value: Tensor | None) -> list[int] | None:
 def _reshape(x: Inputs, a: Attributes) -> Tensor:
     sizes = _integers(x[1]) or []
     kept = sizes if a.get("allowzero") else [x[0].shape[i] if size == 0 else size for i, size in enumerate(sizes)]
-    return torch.as_tensor(x[0].reshape(kept))
+    result: Tensor = x[0].reshape(kept)
+    return result
 
 
 def _slice(x: Inputs, _: Attributes) -> Tensor:
@@ -73,7 +74,7 @@ def _gather(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _shape(x: Inputs, a: Attributes) -> Tensor:
-    return torch.tensor(tuple(x[0].shape)[int(a.get("start", 0)) : a.get("end")], dtype=torch.int64)
+    return torch.tensor(tuple(x[0].shape)[int(a.get("start", 0)) : a.get("end")], dtype=torch.int64, device="cpu")
 
 
 def _gemm(x: Inputs, a: Attributes) -> Tensor:
@@ -87,7 +88,8 @@ def _reduced(function: Callable[..., Tensor]) -> TorchOp:
     def reduce(x: Inputs, a: Attributes) -> Tensor:
         axes = _integers(x[1]) if len(x) > 1 else None
         if axes is None and a.get("noop_with_empty_axes"):
-            return torch.as_tensor(x[0])
+            whole: Tensor = x[0]
+            return whole
         return function(x[0], tuple(axes or range(x[0].ndim)), keepdim=bool(a.get("keepdims", 1)))
 
     return reduce
@@ -113,9 +115,15 @@ def _split(x: Inputs, a: Attributes) -> Any:
     return tuple(torch.split(x[0], -(-x[0].shape[axis] // number), axis))
 
 
+def _in_one_place(values: Inputs) -> list[Any]:
+    """The values where the first is that is not on the CPU: a mask or index may be a constant, which is on the CPU."""
+    place = next((one.device for one in values if one is not None and one.device.type != "cpu"), None)
+    return [one if one is None or place is None else one.to(place) for one in values]
+
+
 def _of(function: Callable[..., Any]) -> TorchOp:
     """An op that is a function of its inputs alone."""
-    return lambda x, _: function(*x)
+    return lambda x, _: function(*_in_one_place(x))
 
 
 OPS: Mapping[str, TorchOp] = MappingProxyType(
@@ -123,7 +131,7 @@ OPS: Mapping[str, TorchOp] = MappingProxyType(
         "Abs": _of(torch.abs),
         "Add": _of(torch.add),
         "Clip": _clip,
-        "Concat": lambda x, a: torch.cat(tuple(x), int(a["axis"])),
+        "Concat": lambda x, a: torch.cat(_in_one_place(x), int(a["axis"])),
         "Cos": _of(torch.cos),
         "Div": _of(lambda x, y: x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")),
         "Erf": _of(torch.erf),

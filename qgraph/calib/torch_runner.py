@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
 
-from qgraph.calib.kernels import cpu_features
+from qgraph.calib.compiling import cpu_features
 from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.torch_ops import OPS, TorchOp
 from qgraph.errors import DataError, UsageError
@@ -125,7 +125,7 @@ class TorchRunner:
     def _values(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         fed = {name: torch.tensor(array, device=self.device) for name, array in inputs.items()}
         values: dict[str, Any] = dict(fed)
-        capture = _Capture(self._program, self._wanted & self._captured, values)
+        capture = _Capture(self._program, self._wanted & self._captured, values, self.device)
         capture.run(*(self._argument(spec, fed) for spec in self._specs), enable_io_processing=False)
         for step in self._steps:
             step(values)
@@ -166,10 +166,18 @@ def usable_device(name: str) -> torch.device:
 class _Capture(torch.fx.Interpreter):
     """Runs a program and keeps some of the values that pass by, under the names of their nodes."""
 
-    def __init__(self, program: torch.fx.GraphModule, wanted: frozenset[str], into: dict[str, Any]) -> None:
+    def __init__(
+        self, program: torch.fx.GraphModule, wanted: frozenset[str], into: dict[str, Any], device: torch.device
+    ) -> None:
         super().__init__(program)
         self._wanted = wanted
         self._into = into
+        self._device = device
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("device") is not None:  # arange, full, …: written for the device of the export
+            kwargs = {**kwargs, "device": self._device}
+        return super().call_function(target, args, kwargs)
 
     def run_node(self, n: torch.fx.Node) -> Any:
         if n.op == "call_function" and "assert" in str(n.target):
@@ -284,7 +292,7 @@ class _Step:
 def _handed_out(value: Any) -> Any:
     if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
         return value
-    return value.numpy()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # numpy has no bfloat16
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.kernels import ALL_BUT_SIGN, compiled
+from qgraph.calib.compiling import compiled
+from qgraph.calib.grid import ALL_BUT_SIGN
 
 ABREAST: Final = 4
 """Blocks that are walked side by side."""

@@ -276,6 +276,7 @@ def test_a_model_that_does_not_repeat_is_told_before_anything_is_counted(cnn: Ca
     collect(unsteady, cnn.source(cnn.data), cnn.plan, on_doubt=told.append)
     assert len(told) == 1
     assert "(a)" in told[0]
+    assert next(unsteady.calls) == len(cnn.data) + 1  # the first sample twice, and one of both counted
     cnn.collect(cnn.data, on_doubt=told.append)
     assert len(told) == 1
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import qgraph
-from qgraph.calib.kernels import BLOCK, Accumulator, cpu_features
+from qgraph.calib.compiling import cpu_features
+from qgraph.calib.kernels import BLOCK, Accumulator
 from qgraph.calib.statistics import empty_statistics, merge, same_statistics, statistics_of
 
 
@@ -43,6 +44,19 @@ def test_blocks_join_without_a_seam(size: int, special: list[int]) -> None:
     accumulator = Accumulator(ATOMS)
     accumulator.add(values)
     assert same_statistics(accumulator.snapshot(), statistics_of(values, ATOMS))
+
+
+@pytest.mark.parametrize("first", [0, 1, BLOCK, 3 * BLOCK - 5])
+def test_zeros_are_told_from_denormals_wherever_they_begin(first: int) -> None:
+    values = np.random.default_rng(first).normal(0, 4, 4 * BLOCK + 17).astype(np.float32)
+    values[::7] = from_bits([1])
+    values[3::11] = from_bits([0x80000001])
+    values[first::5] = 0.0
+    values[first + 2 :: 3] = -0.0
+    accumulator = Accumulator(ATOMS)
+    for _ in range(2):
+        accumulator.add(values)
+    assert same_statistics(accumulator.snapshot(), statistics_of(np.tile(values, 2), ATOMS, samples=2))
 
 
 def test_any_layout_and_float_type_can_be_added() -> None:
@@ -86,8 +100,8 @@ def test_cpu_features_are_one_line_and_stable() -> None:
 def test_the_kernel_compiles_where_nothing_can_be_written(tmp_path: Path) -> None:
     """numba raises while decorating if neither its own cache folder nor the module's can be written."""
     package = tmp_path / "qgraph"
-    statistics = ("__init__", "grid", "statistics", "channels", "exact_sums", "own", "provenance", "rows")
-    for name in ("__init__.py", "errors.py", "tqc.py", *(f"calib/{module}.py" for module in statistics)):
+    statistics = ("__init__", "compiling", "grid", "statistics", "channels", "exact_sums", "own", "provenance", "rows")
+    for name in ("__init__.py", "errors.py", "objects.py", "tqc.py", *(f"calib/{module}.py" for module in statistics)):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_bytes((Path(qgraph.__file__).parent / name).read_bytes())
     source = Path(qgraph.__file__).parent / "calib" / "kernels.py"
