@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the tables into benchmarks/README.md")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.cuda.get_device_name() if device == "cuda" else NO_GPU
+    place = f"{torch.cuda.get_device_name()}." if device == "cuda" else NO_GPU
     torch.backends.cudnn.allow_tf32 = False  # as calibration runs it: full float32 arithmetic
     if device == "cpu":
         print(NO_GPU, file=sys.stderr)

@@ -76,6 +76,20 @@ def test_items_may_have_the_form_in_which_the_module_is_called(tmp_path: Path) -
         assert calibration.statistics()["x"].maximum == 2.0
 
 
+def test_what_a_calibration_of_a_module_takes_is_foretold(tmp_path: Path) -> None:
+    items = [(torch.full((1, 4), float(i)), {"gate": torch.ones(1, 4)}) for i in range(3)]
+    with qgraph.open(tmp_path / "q.db") as db:
+        told = db.forecast(Gate().eval(), items, example_inputs=items[0], steps=2)
+        assert list(tmp_path.iterdir()) == []
+        assert (told["samples"], told["inferences"], told["passes"]) == (2, 1, 1)
+        calibration = db.calibrate(Gate().eval(), items, example_inputs=items[0], steps=2)
+        assert told["tensors"]["collected"] == len(calibration.statistics())
+        with pytest.raises(UsageError, match="training mode"):
+            db.forecast(Gate(), items, example_inputs=items[0])
+        with pytest.raises(UsageError, match="unknown device"):
+            db.forecast(Gate().eval(), items, example_inputs=items[0], device="tpu")
+
+
 def test_a_module_is_analyzed_without_data(tmp_path: Path) -> None:
     with qgraph.open(tmp_path / "q.db") as db:
         run = db.analyze(Gate().eval(), "tflite", example_inputs=(torch.zeros(1, 4), {"gate": torch.zeros(1, 4)}))

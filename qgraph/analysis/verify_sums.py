@@ -23,6 +23,7 @@ class OutputAgreement:
         top1: share of rows along the last axis whose largest value is at the same place; None where rows have
             one value.
         max_abs_error: the largest absolute difference.
+        mse: the mean of the squared differences.
         nonfinite: values that are NaN or infinite on either side; they count nowhere else.
     """
 
@@ -31,6 +32,7 @@ class OutputAgreement:
     cosine: float | None
     top1: float | None
     max_abs_error: float
+    mse: float
     nonfinite: int
 
 
@@ -43,6 +45,7 @@ class Sums:
     product: float = 0.0
     error: float = 0.0
     max_abs_error: float = 0.0
+    values: int = 0
     nonfinite: int = 0
     rows: int = 0
     hits: int = 0
@@ -66,6 +69,7 @@ class Sums:
         self.nonfinite += finite.size - int(finite.sum())
         x, y = x[finite], y[finite]
         difference = x - y
+        self.values += x.size
         self.signal += float(x @ x)
         self.exported += float(y @ y)
         self.product += float(x @ y)
@@ -81,6 +85,7 @@ class Sums:
             cosine=self.product / norms if norms else None,
             top1=self.hits / self.rows if self.rows else None,
             max_abs_error=self.max_abs_error,
+            mse=self.error / self.values if self.values else 0.0,
             nonfinite=self.nonfinite,
         )
 

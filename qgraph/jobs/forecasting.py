@@ -11,18 +11,19 @@ from qgraph.calib import forecast as forecasting
 from qgraph.calib.batches import samples_per_step
 from qgraph.calib.data import open_data
 from qgraph.calib.images import ImageOptions
-from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.shards import Shard, part_of
-from qgraph.ir.onnx_import import load_model
 from qgraph.jobs.calibrating import Report
 from qgraph.jobs.question import Question, pose
 from qgraph.jobs.recording import plan_recording, shipped_slots
+from qgraph.jobs.sources import Source, check_device, fed, runner_for
+from qgraph.jobs.sources import imported as load
 
 
 def forecast(
-    model: Path,
+    model: Source,
     data: object,
     *,
+    device: str = "cpu",
     steps: int | None = None,
     batch_size: int | None = None,
     collate: Callable[[Any], object] | None = None,
@@ -31,28 +32,34 @@ def forecast(
     shard: Shard | None = None,
     libraries: Sequence[Path] = (),
     question: Question | None = None,
+    lean: bool = False,
     report: Report = lambda _: None,
 ) -> forecasting.Forecast:
     """Check all that `qgraph.jobs.calibrating.calibrate` checks, run one inference, store nothing.
 
     Args:
+        model: as there.
+        device: as there.
         max_memory: bytes; None for no limit.
         shard: the part of the data that would be counted; None for all.
         libraries: as there.
+        lean: as there.
         data: as there; a one-shot iterator is used up.
 
     Raises:
         QgraphError: what `calibrate` would refuse.
     """
-    imported = load_model(model)
+    check_device(device)
+    imported = load(model)
     structure = imported.structure
-    slots = shipped_slots(structure)
+    slots = frozenset() if lean else shipped_slots(structure)
     if question is not None:
         slots = slots.union(pose(structure, question).constraints.slots.values())
-    plan = plan_recording(structure, slots)
+    plan = plan_recording(structure, slots, lean=lean)
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     inputs = [tensors[name] for name in structure.inputs]
-    runner = OnnxRunner(imported.proto, plan.exposed, folder=imported.folder, libraries=libraries)
+    runner = runner_for(model, imported, plan, device, libraries)
+    data, collate = fed(model, data, collate)
     with closing(open_data(data, inputs, collate, images)) as source:
         size = samples_per_step(source, batch_size, steps)
         limit = None if steps is None else steps * size

@@ -73,6 +73,9 @@ def torch_source(
     Raises:
         QgraphError: as `qgraph.ir.torch_import.import_torch`.
     """
+    # The runner is made in a thread, while a DataLoader may fork its workers: a module that is half imported at that
+    # moment would stay locked in them. So it is imported here.
+    import qgraph.calib.torch_runner  # noqa: F401
     from qgraph.ir.torch_import import import_torch  # loads torch
 
     with TemporaryDirectory(prefix="qgraph-") as folder:
@@ -92,6 +95,8 @@ def source_of(
 ) -> Iterator[Source]:
     """What a job works on for a caller's model: a file, or a module that is exported for as long as the job runs.
 
+    A module that a caller exported once for several jobs is taken as it is.
+
     Raises:
         UsageError: the model is neither, or a file comes with what only a module takes.
         QgraphError: as `torch_source`.
@@ -106,6 +111,9 @@ def source_of(
             onnx_file=place,
         ) as source:
             yield source
+        return
+    if isinstance(model, TorchSource):
+        yield model
         return
     names = ("example_inputs", "input_shapes", "dynamic_shapes", "onnx_file")
     given = (example_inputs, input_shapes, dynamic_shapes, onnx_file)
@@ -172,13 +180,15 @@ def kept(source: Source, model: ImportedModel, database: Database) -> ImportedMo
     if isinstance(source, Path):
         return model
     place = source.onnx_file or _beside(database, source.model)
+    if place == model.path:
+        return model
     try:
         place.parent.mkdir(exist_ok=True)
         for file in model.external_files:
             _copy(file, place.parent / file.name)
         _copy(model.path, place)
     except OSError as error:
-        what, cure = "the exported model cannot be kept", "name another place with onnx_file="
+        what, cure = "the exported model cannot be kept", "name another place with onnx_file= (onnx_export_file=)"
         raise StoreError(what, f"{place} ({error.strerror})", cure) from error
     return source.model.moved(place).imported
 
@@ -186,7 +196,10 @@ def kept(source: Source, model: ImportedModel, database: Database) -> ImportedMo
 def _beside(database: Database, model: TorchModel) -> Path:
     file = sqlite_file(database)
     if file is None:
-        what, cure = "a database server has no folder for the exported model", "name a place with onnx_file="
+        what, cure = (
+            "a database server has no folder for the exported model",
+            "name a place with onnx_file= (onnx_export_file=)",
+        )
         raise UsageError(what, model.name, cure)
     imported = model.imported
     name = f"{file.stem}.{model.name}-{imported.structure.fingerprint[:FINGERPRINT_DIGITS]}"

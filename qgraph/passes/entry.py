@@ -35,7 +35,7 @@ from qgraph.passes.passes import (
 )
 from qgraph.passes.platforms import TargetPlatform
 from qgraph.passes.settings import QuantizationSetting, QuantizationSettingFactory
-from qgraph.passes.torch_model import TorchModel, export_module
+from qgraph.passes.torch_model import TorchModel, device_of, exported_module
 from qgraph.passes.workplace import Workplace
 from qgraph.store.database import sqlite_file
 
@@ -79,14 +79,15 @@ def quantize_onnx_model(
     Raises:
         QgraphError: a bad model, bad data, an unknown platform, a setting that cannot be.
     """
+    target, place, chosen = _target(platform), _device(device), _chosen(setting, platform)
     database = _database(db)
     path = _path_of(onnx_import_file, database)
     return _quantize(
-        Workplace(database, load_model(path), path, _target(platform), device=_device(device), verbose=bool(verbose)),
+        Workplace(database, load_model(path), path, target, device=place, verbose=bool(verbose)),
         calib_dataloader,
         calib_steps,
         (input_shape, input_dtype, inputs),
-        setting,
+        chosen,
         collate_fn,
         do_quantize=do_quantize,
     )
@@ -102,7 +103,7 @@ def quantize_torch_model(
     setting: QuantizationSetting | None = None,
     collate_fn: Collate | None = None,
     inputs: object = None,
-    device: str = "cpu",
+    device: str | None = None,
     verbose: int = 0,
     *,
     do_quantize: bool = True,
@@ -111,25 +112,32 @@ def quantize_torch_model(
 ) -> QuantizedGraph:
     """Quantize a torch module for a platform; see `quantize_onnx_model` for the arguments that are not here.
 
+    torch runs the module, as in `qgraph.api.Database.calibrate`, and a calibration of either is the other's.
+
     Args:
-        model: the module; it is exported in evaluation mode, and left in the mode that it was in.
-        input_shape: of its one input; its first axis counts samples and may have any size afterwards.
+        model: the module, in evaluation mode; or an exported program, which has its inputs already.
+        input_shape: of its one input; its first axis counts samples and may have any size afterwards, unless the
+            module's code fixes it.
         input_dtype: of that input; None for float32.
         inputs: example inputs, in place of `input_shape`: a tensor, a tuple of them, or a dict by argument.
+        device: where the module runs and observers compute, ``cpu`` or ``cuda``; None for where the module is.
         onnx_export_file: where the exported model is kept; None for beside the database.
 
     Raises:
         QgraphError: as `quantize_onnx_model`; and a module that cannot be exported.
     """
+    target, place, chosen = _target(platform), device_of(model, device), _chosen(setting, platform)
+    file = None if onnx_export_file is None else arguments.path("onnx_export_file", onnx_export_file)
     database = _database(db)
-    place = _beside(database) if onnx_export_file is None else arguments.path("onnx_export_file", onnx_export_file)
-    path = export_module(model, place, input_shape, input_dtype, inputs)
+    source = exported_module(model, database, file, input_shape, input_dtype, inputs)
     return _quantize(
-        Workplace(database, load_model(path), path, _target(platform), device=_device(device), verbose=bool(verbose)),
+        Workplace(
+            database, source.model.imported, source, target, {"device": place}, device=place, verbose=bool(verbose)
+        ),
         calib_dataloader,
         calib_steps,
         (None, None, None),
-        setting,
+        chosen,
         collate_fn,
         do_quantize=do_quantize,
     )
@@ -140,21 +148,15 @@ def _quantize(
     dataloader: object,
     steps: int | None,
     told: tuple[Sequence[int | str | None] | None, object, object],
-    setting: QuantizationSetting | None,
+    setting: QuantizationSetting,
     collate_fn: Collate | None,
     *,
     do_quantize: bool,
 ) -> QuantizedGraph:
-    load_pack(workplace.target)
     _check_inputs(workplace, *told)
-    chosen: object = setting or QuantizationSettingFactory.platform_setting(workplace.target)
-    if not isinstance(chosen, QuantizationSetting):
-        cure = "make one with QuantizationSettingFactory.default_setting()"
-        raise UsageError("setting must be a QuantizationSetting", type(chosen).__name__, cure)
-    chosen.check()
     graph = QuantizedGraph(workplace)
     if do_quantize:
-        for one in passes_of(chosen):
+        for one in passes_of(setting):
             one.optimize(graph, dataloader=dataloader, calib_steps=steps, collate_fn=collate_fn)
             workplace.report(f"{type(one).__name__} done")
         if not isinstance(workplace.database, _TemporaryDatabase):
@@ -245,7 +247,20 @@ def _stem(name: str) -> str:
 
 
 def _target(platform: TargetPlatform | str) -> str:
-    return str(arguments.text("platform", platform, "use one of TargetPlatform, or the path of a rule pack"))
+    """A target that there is."""
+    target = str(arguments.text("platform", platform, "use one of TargetPlatform, or the path of a rule pack"))
+    load_pack(target)
+    return target
+
+
+def _chosen(setting: object, platform: TargetPlatform | str) -> QuantizationSetting:
+    """The settings, or the platform's; what cannot be is refused before anything is computed."""
+    chosen = QuantizationSettingFactory.platform_setting(platform) if setting is None else setting
+    if not isinstance(chosen, QuantizationSetting):
+        cure = "make one with QuantizationSettingFactory.default_setting()"
+        raise UsageError("setting must be a QuantizationSetting", type(chosen).__name__, cure)
+    chosen.check()
+    return chosen
 
 
 def _device(device: object) -> str:

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from qgraph.calib.data import open_data
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.formats.qdq import to_qdq
 from qgraph.ir.slots import parts
+from qgraph.jobs.sources import fed
 from qgraph.passes.graph import QuantizedGraph
 from qgraph.passes.operation import Operation
 from qgraph.passes.workplace import first_items
@@ -35,6 +37,8 @@ Measure = Callable[[OutputAgreement], float]
 
 Collate = Callable[[Any], object]
 
+Names = Iterable[str] | str | None
+
 
 def _noise_over_signal(found: OutputAgreement) -> float:
     return float(10 ** (-found.snr_db / 10)) if not found.exact else 0.0
@@ -44,8 +48,11 @@ def _cosine(found: OutputAgreement) -> float:
     return 1.0 if found.cosine is None and found.exact else found.cosine or 0.0
 
 
-MEASURES: Mapping[str, Measure] = {"snr": _noise_over_signal, "cosine": _cosine}
-"""``snr`` is noise power over signal power, as the seed has it: lower is better. ``cosine`` is that of all values."""
+MEASURES: Mapping[str, Measure] = {"snr": _noise_over_signal, "mse": lambda found: found.mse, "cosine": _cosine}
+"""``snr`` is noise power over signal power, as the seed has it, and ``mse`` the mean squared error: lower is better.
+
+``cosine`` is that of all values as one vector: higher is better.
+"""
 
 
 def graphwise_error_analyse(
@@ -53,41 +60,50 @@ def graphwise_error_analyse(
     dataloader: object = None,
     collate_fn: Collate | None = None,
     method: str = "snr",
-    steps: int = 8,
+    steps: int | None = 8,
+    interested_operations: Names = None,
     *,
     running_device: str = "cpu",
+    verbose: bool = False,
 ) -> dict[str, float]:
     """Error at the first output of each computing operation while the whole graph is quantized.
 
     Args:
         dataloader: as for `qgraph.api.Database.calibrate`; read once, so that it may shuffle.
-        method: ``snr`` (noise over signal, lower is better) or ``cosine``.
-        steps: batches.
+        collate_fn: as there.
+        method: ``snr`` (noise over signal, lower is better), ``mse`` (lower is better) or ``cosine``, in any case.
+        steps: batches; None for all.
+        interested_operations: names of computing operations; None for all.
         running_device: ``cpu``: the exported model is run as it would be deployed there.
+        verbose: tell the errors on standard error, the worst first.
 
     Returns:
         By name of the operation, in topological order.
 
     Raises:
-        UsageError: the graph has no scales; an unknown method.
+        UsageError: the graph has no scales; no data; another device.
+        NotFoundError: an unknown method; no such computing operation.
     """
     measure, data, feeds = _prepare(graph, dataloader, collate_fn, method, steps, running_device)
-    operations = {op.name: op.outputs[0] for op in _computing(graph)}
+    operations = {op.name: op.outputs[0] for op in _computing(graph, interested_operations)}
     tensors = sorted({name for name in operations.values() if name is not None})
     proto = _exposed(graph, tensors)
     found = _compare(graph, proto, data, feeds)
-    return {op: measure(found[name]) for op, name in operations.items() if name is not None and name in found}
+    errors = {op: measure(found[name]) for op, name in operations.items() if name is not None and name in found}
+    return _told(errors, method, verbose=verbose)
 
 
 def layerwise_error_analyse(
     graph: QuantizedGraph,
     dataloader: object = None,
-    interested_outputs: Sequence[str] | str | None = None,
+    interested_outputs: Names = None,
     collate_fn: Collate | None = None,
     method: str = "snr",
-    steps: int = 8,
+    steps: int | None = 8,
+    interested_operations: Names = None,
     *,
     running_device: str = "cpu",
+    verbose: bool = False,
 ) -> dict[str, float]:
     """Error at the model's outputs while one computing operation alone is quantized; of several outputs the worst.
 
@@ -99,30 +115,27 @@ def layerwise_error_analyse(
 
     Raises:
         UsageError: as `graphwise_error_analyse`.
-        NotFoundError: no such output.
+        NotFoundError: as there; no such output.
     """
     measure, data, feeds = _prepare(graph, dataloader, collate_fn, method, steps, running_device)
-    wanted = [interested_outputs] if isinstance(interested_outputs, str) else list(interested_outputs or graph.outputs)
-    for name in wanted:
-        if name not in graph.outputs:
-            raise NotFoundError.among("output", name, graph.outputs, f"use {', '.join(graph.outputs)}")
+    wanted = _among("output", interested_outputs, graph.outputs)
     errors: dict[str, float] = {}
-    worst = min if method == "cosine" else max
-    for op in _computing(graph):
+    worst = min if _higher_is_better(method) else max
+    for op in _computing(graph, interested_operations):
         alone = _only(op, data)
         if alone is not None:
             found = _compare(graph, graph.workplace.imported.proto, alone, feeds)
             errors[op.name] = worst(measure(found[name]) for name in wanted if name in found)
-    return errors
+    return _told(errors, method, verbose=verbose)
 
 
 def _prepare(
-    graph: QuantizedGraph, dataloader: object, collate_fn: Collate | None, method: str, steps: int, device: str
+    graph: QuantizedGraph, dataloader: object, collate_fn: Collate | None, method: str, steps: int | None, device: str
 ) -> tuple[Measure, RunData, list[Sample]]:
     if not isinstance(graph, QuantizedGraph):
         raise UsageError("not a quantized graph", type(graph).__name__, "pass what quantize_onnx_model returns")
-    if method.lower() not in MEASURES:
-        raise NotFoundError.among("measure", method, MEASURES, f"use {' or '.join(MEASURES)}")
+    if str(method).lower() not in MEASURES:
+        raise NotFoundError.among("method", str(method), MEASURES, f"use {', '.join(MEASURES)}")
     if device != "cpu":
         raise UsageError("exported models are compared on the CPU only", device, 'leave running_device, or say "cpu"')
     if dataloader is None:
@@ -131,15 +144,40 @@ def _prepare(
     tensors = {one.name: one for one in graph.workplace.structure.tensors}
     inputs = [tensors[name] for name in graph.inputs]
     loader, count = first_items(dataloader, steps)
-    with closing(open_data(loader, inputs, collate_fn)) as source:
+    loader, collate = fed(graph.workplace.source, loader, collate_fn)
+    with closing(open_data(loader, inputs, collate)) as source:
         size = samples_per_step(source, None, count)
         limit = None if count is None else count * size
         feeds: list[Sample] = [joined(batch) for batch in batches(source.samples(limit), source)]
     return MEASURES[method.lower()], data, feeds
 
 
-def _computing(graph: QuantizedGraph) -> Iterable[Operation]:
-    return (op for op in graph.operations.values() if op.type in COMPUTING and op.config.input_quantization_config)
+def _computing(graph: QuantizedGraph, names: Names) -> list[Operation]:
+    found = {
+        op.name: op for op in graph.operations.values() if op.type in COMPUTING and op.config.input_quantization_config
+    }
+    wanted = set(_among("computing operation", names, found))
+    return [op for name, op in found.items() if name in wanted]
+
+
+def _among(kind: str, names: Names, known: Collection[str]) -> list[str]:
+    """The names that are asked for; all where none is."""
+    wanted = list(known) if not names else [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in known:
+            raise NotFoundError.among(kind, name, known, f"use {', '.join(sorted(known)[:8])}")
+    return wanted
+
+
+def _higher_is_better(method: str) -> bool:
+    return method.lower() == "cosine"
+
+
+def _told(errors: dict[str, float], method: str, *, verbose: bool) -> dict[str, float]:
+    if verbose:
+        for op in sorted(errors, key=lambda name: errors[name], reverse=not _higher_is_better(method)):
+            sys.stderr.write(f"{method.lower()} {errors[op]:.6g}  {op}\n")
+    return errors
 
 
 def _exposed(graph: QuantizedGraph, tensors: Sequence[str]) -> ModelProto:

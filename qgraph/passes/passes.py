@@ -64,7 +64,11 @@ class RuntimeCalibrationPass:
     """
 
     def __init__(
-        self, method: str | None = None, *, override: bool = False, parameters: Mapping[str, Parameter] | None = None
+        self,
+        method: str | None = None,
+        override: bool = False,  # noqa: FBT001, FBT002 - the seed has it in this place
+        *,
+        parameters: Mapping[str, Parameter] | None = None,
     ) -> None:
         self.method = None if method is None else entry_of(arguments.text("method", method)).name
         self.override = override

@@ -47,7 +47,7 @@ class Workplace:
     """A model on a platform, and its database. Shared by a graph and its copies.
 
     Attributes:
-        source: what is calibrated: the model's file, or a torch module.
+        source: what is calibrated: the model's file, or a torch module that was exported.
         target: name of the platform's rule pack, or the path of a user's.
         options: further arguments of `qgraph.api.Database.calibrate`.
         device: where observers compute, ``cpu`` or ``cuda``.

@@ -103,7 +103,7 @@ def test_values_are_quantized_with_the_parameters_of_their_channel() -> None:
 
 
 def test_the_noise_of_a_group_is_the_sum_over_its_tensors() -> None:
-    fine = OutputAgreement(exact=True, snr_db=0, cosine=1, top1=None, max_abs_error=0, nonfinite=0)
+    fine = OutputAgreement(exact=True, snr_db=0, cosine=1, top1=None, mse=0, max_abs_error=0, nonfinite=0)
     layers = [
         Layer("a", "op", "g1", fine, 0, predicted_db=-20.0, measured_db=-20.0),
         Layer("b", "op", "g1", fine, 0, predicted_db=-20.0, measured_db=-10.0),

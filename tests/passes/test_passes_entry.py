@@ -14,8 +14,11 @@ import torch
 from seed_models import DATA, makes, quantized, reads, seed_model
 
 import qgraph
+from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.errors import QgraphError
 from qgraph.passes.graph import QuantizedGraph
+from qgraph.passes.torch_model import device_of
+from qgraph.store import calibrations
 from qgraph.tqc import QuantizationState
 
 
@@ -137,7 +140,46 @@ def test_layerwise_errors_are_those_of_one_operation_alone(graph: QuantizedGraph
     assert all(0.99 < one < 1 for one in cosine.values())
 
 
-@pytest.mark.parametrize("options", [{"method": "snrr"}, {"interested_outputs": "q"}, {"running_device": "cuda"}])
+def test_the_methods_of_an_analysis_belong_together(graph: QuantizedGraph) -> None:
+    methods = ("SNR", "mse", "cosine")
+    snr, mse, cosine = (qgraph.graphwise_error_analyse(graph, DATA, method=method) for method in methods)
+    runner = OnnxRunner(graph.workplace.imported.proto, ["c1", "c2", "c3"])
+    made = [runner.run({"x": batch}) for batch in DATA]
+    assert snr.keys() == mse.keys() == cosine.keys()
+    for op in snr:
+        values = np.concatenate([one[op.replace("conv", "c")] for one in made]).astype("f8")
+        assert mse[op] == pytest.approx(snr[op] * np.mean(values**2), rel=1e-3)
+        assert cosine[op] == pytest.approx(1 - snr[op] / 2, abs=snr[op] / 4)
+    assert qgraph.graphwise_error_analyse(graph, DATA, steps=1) != snr
+    assert qgraph.graphwise_error_analyse(graph, DATA, steps=None) == snr
+
+
+def test_an_analysis_of_some_operations_tells_the_worst_first(
+    graph: QuantizedGraph, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = [(batch, 0) for batch in DATA]
+    every = qgraph.graphwise_error_analyse(graph, DATA, method="mse")
+    found = qgraph.graphwise_error_analyse(
+        graph, labelled, lambda item: item[0], "mse", interested_operations=["conv3", "conv1"], verbose=True
+    )
+    assert found == {name: every[name] for name in ("conv1", "conv3")}
+    told = [line.split()[-1] for line in capsys.readouterr().err.splitlines()]
+    assert told == sorted(found, key=lambda name: -found[name])
+    alone = qgraph.layerwise_error_analyse(graph, DATA, method="mse", interested_operations="conv2")
+    assert list(alone) == ["conv2"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "snrr"},
+        {"method": None},
+        {"interested_outputs": "q"},
+        {"interested_operations": "conv4"},
+        {"interested_operations": ["pool"]},
+        {"running_device": "cuda"},
+    ],
+)
 def test_an_analysis_that_cannot_be_is_refused(graph: QuantizedGraph, options: dict[str, Any]) -> None:
     with pytest.raises(QgraphError):
         qgraph.layerwise_error_analyse(graph, DATA, **options)
@@ -163,21 +205,102 @@ def test_a_torch_module_with_several_inputs(tmp_path: Path, monkeypatch: pytest.
         {"image": random.normal(size=(1, 2, 4, 4)).astype("f4"), "mask": random.normal(size=(1, 4, 4, 4)).astype("f4")}
         for _ in range(4)
     ]
-    module = Sum()
+    module = Sum().eval()
     graph = qgraph.quantize_torch_model(
         module, data, 4, None, "tflite", inputs={name: torch.as_tensor(one) for name, one in data[0].items()}
     )
-    assert [op.type for op in graph.operations.values()] == ["Conv", "Add"]
-    assert module.training
-    assert module.drop.training
+    assert {op.name: op.type for op in graph.operations.values()} == {"first": "Conv", "Add": "Add"}
     assert list(tmp_path.iterdir()) == []
+
+
+def nested() -> tuple[torch.nn.Module, list[tuple[torch.Tensor, dict[str, torch.Tensor]]]]:
+    """A module that takes a dict beside a tensor, and calls of it."""
+
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Conv2d(2, 4, 1)
+
+        def forward(self, image: torch.Tensor, more: dict[str, torch.Tensor]) -> torch.Tensor:
+            found: torch.Tensor = self.first(image) * more["mask"]
+            return found
+
+    torch.manual_seed(0)
+    calls = [(torch.randn(1, 2, 4, 4), {"mask": torch.rand(1, 4, 4, 4)}) for _ in range(4)]
+    return Masked().eval(), calls
+
+
+def test_torch_runs_a_module_and_a_calibration_of_it_is_the_databases(tmp_path: Path) -> None:
+    module, calls = nested()
+    with qgraph.open(tmp_path / "q.db") as db:
+        graph = qgraph.quantize_torch_model(module, calls, 4, inputs=calls[0], platform="tflite", db=db)
+        with db.store().reading() as connection:
+            record = calibrations.load_calibration(connection, graph.calibration or "")
+        assert json.loads(record.identity.runner or "{}")["runtime"] == "torch"
+        again = db.calibrate(module, calls, example_inputs=calls[0], dynamic_shapes="batch")
+        assert (again.id, again.status, again.inferences) == (graph.calibration, "reused", 0)
+        settings = graph.data().settings
+        run = again.solve(target="tflite", observer=settings.observer or "", weights=settings.weights)
+        assert run.id == graph.run.id
+        (kept,) = tmp_path.glob("*.onnx")
+        graph.run.export(tmp_path / "out.onnx")
+    assert kept.name.startswith("q.Masked-")
+    noise = qgraph.graphwise_error_analyse(graph, calls)  # items in the module's own form
+    assert list(noise) == ["first"]
+
+
+class Pairs(torch.nn.Module):
+    """Takes samples in pairs, whatever the batch is said to be."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x.reshape(1, 2, 4)).sum(1)
+
+
+def test_a_batch_that_the_modules_code_fixes_stays_fixed(tmp_path: Path) -> None:
+    data = [torch.randn(2, 4) for _ in range(3)]
+    graph = qgraph.quantize_torch_model(Pairs().eval(), data, 3, [2, 4], "tflite", db=tmp_path / "q.db")
+    assert graph.variables["x"].shape == (2, 4)
+    with pytest.raises(QgraphError, match="torch cannot export the module: Pairs"):
+        qgraph.quantize_torch_model(Pairs().eval(), data, 3, [3, 4], "tflite", db=tmp_path / "q.db")
+    assert len(list(tmp_path.glob("*.onnx"))) == 1
+
+
+def test_an_exported_program_has_its_inputs_already() -> None:
+    module, calls = nested()
+    program = torch.export.export(module, calls[0])
+    graph = qgraph.quantize_torch_model(program, calls, 4, platform="tflite")
+    assert [op.type for op in graph.operations.values()] == ["Conv", "Mul"]
+    with pytest.raises(QgraphError, match="has its inputs already"):
+        qgraph.quantize_torch_model(program, calls, 4, [1, 2, 4, 4])
+
+
+def test_a_module_is_quantized_in_evaluation_mode_and_keeps_its_own_mode() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.9), torch.nn.Linear(4, 2).eval())
+    data = [torch.rand(2, 3) for _ in range(4)]
+    graph = qgraph.quantize_torch_model(module, data, 4, [2, 3], platform="tflite")
+    assert [op.type for op in graph.operations.values()] == ["Gemm", "Gemm"]
+    assert [part.training for part in module.modules()] == [True, True, True, False]
+    with pytest.raises(QgraphError, match="neither input_shape nor inputs"):
+        qgraph.quantize_torch_model(module, data, 4)
+    assert module.training
+
+
+def test_a_module_runs_where_it_is_unless_the_caller_says_otherwise() -> None:
+    module = torch.nn.Linear(2, 2)
+    assert device_of(module, None) == "cpu"
+    assert device_of(torch.nn.ReLU(), None) == "cpu"
+    assert device_of(module.to("meta"), "cpu") == "cpu"
+    with pytest.raises(QgraphError, match="cpu or cuda only: meta"):
+        device_of(module, None)
+    with pytest.raises(QgraphError, match="unknown device"):
+        qgraph.quantize_torch_model(module, DATA, 4, [1, 2], device="tpu")
 
 
 def test_a_torch_module_needs_a_shape() -> None:
     with pytest.raises(QgraphError, match="neither input_shape nor inputs"):
-        qgraph.quantize_torch_model(Sum(), DATA, 4)
+        qgraph.quantize_torch_model(Sum().eval(), DATA, 4)
     for shape in ("x", [1, "3"], [-1, 3]):
         with pytest.raises(QgraphError, match="input_shape is no shape"):
-            qgraph.quantize_torch_model(Sum(), DATA, 4, shape)  # type: ignore[arg-type]
+            qgraph.quantize_torch_model(Sum().eval(), DATA, 4, shape)  # type: ignore[arg-type]
     with pytest.raises(QgraphError, match="not a torch module"):
         qgraph.quantize_torch_model(3, DATA, 4)  # type: ignore[arg-type]
