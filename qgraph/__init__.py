@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qgraph.analysis.golden import compare_golden as compare_golden
     from qgraph.api import Calibration as Calibration
     from qgraph.api import Database as Database
     from qgraph.api import Run as Run
@@ -53,6 +54,7 @@ _HOMES = {
     "RuntimeCalibrationPass": "qgraph.passes.passes",
     "TargetPlatform": "qgraph.passes.platforms",
     "TensorQuantizationConfig": "qgraph.tqc",
+    "compare_golden": "qgraph.analysis.golden",
     "export_ppq_graph": "qgraph.passes.exporting",
     "graphwise_error_analyse": "qgraph.passes.error_analysis",
     "layerwise_error_analyse": "qgraph.passes.error_analysis",

@@ -6,7 +6,6 @@ Answers are plain dicts in the shape in which the command line prints them as JS
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,25 +14,22 @@ from qgraph.answers import Answer
 from qgraph.constraints import blame as blaming
 from qgraph.constraints import explain
 from qgraph.constraints.model import Edge, Same, SlotPlan
+from qgraph.measuring import MeasuredRun, moved
 from qgraph.solve.run import RunData, RunSettings
 from qgraph.store import models, provenance, queries, runs, view_tables
 from qgraph.table import Table
 
 if TYPE_CHECKING:
-    from qgraph.analysis.verify import Verification
     from qgraph.api import Database
-    from qgraph.calib.images import ImageOptions
-    from qgraph.jobs.calibrating import Report, Ticker
 
 A_TENSOR = "pass the name of a tensor; see qgraph scales"
 
 
-class Run:
+class Run(MeasuredRun):
     """A stored run: one target, observer and set of options on one model; its `id` is ``r1``, ``r2`` and so on."""
 
     def __init__(self, database: Database, reference: str) -> None:
-        self._database = database
-        self.id = reference
+        super().__init__(database, reference)
         # What a run holds never changes, and whoever asks about a large group asks again.
         self._edges: tuple[str, tuple[Edge, ...]] | None = None
 
@@ -239,206 +235,8 @@ class Run:
             from qgraph.jobs.exporting import export  # heavy
 
             libraries = arguments.paths("op_library", op_library)
-            export(self._database.store(), self.id, place, model=_moved(model), libraries=libraries)
+            export(self._database.store(), self.id, place, model=moved(model), libraries=libraries)
             return ()
         from qgraph.jobs.exporting import export_scales  # heavy
 
         return export_scales(self._database.store(), self.id, place, arguments.text("format", format))
-
-    def verify(
-        self,
-        data: object,
-        *,
-        steps: int | None = None,
-        images: ImageOptions | None = None,
-        model: str | Path | None = None,
-        optimized: bool | None = None,
-        layers: bool = False,
-        below_db: float = 20.0,
-        labels: str | Path | None = None,
-        op_library: arguments.Paths = None,
-        report: Report = lambda _: None,
-        tick: Ticker | None = None,
-    ) -> Verification:
-        """Run the exported model against the float one on the same samples.
-
-        Args:
-            data: as for `Database.calibrate`; use samples that were not calibrated on.
-            images: as for `Database.calibrate`.
-            optimized: True: with onnxruntime's integer kernels only; False: every node as it is written only; None:
-                both.
-            layers: compare every quantized tensor, and the noise that was predicted with what is measured.
-            below_db: with `layers`, the SNR below which a tensor counts as gone astray.
-            labels: the path of a ``.npy`` or ``.csv`` file of true classes, or ``"folders"`` where the folder of each
-                image is its class: for the accuracy of both models; see docs/accuracy.md.
-            op_library: as for `Database.calibrate`.
-            report: called with each line that a user should see.
-            tick: called with samples run and samples in all.
-        """
-        from qgraph.jobs.verifying import verify  # heavy
-
-        found, _ = verify(
-            self._database.store(),
-            self.id,
-            data,
-            model=_moved(model),
-            steps=arguments.count("steps", steps),
-            images=images,
-            optimized=optimized,
-            layers=layers,
-            below_db=below_db,
-            labels=labels,
-            libraries=arguments.paths("op_library", op_library),
-            report=report,
-            tick=tick,
-        )
-        return found
-
-    def sensitivity(
-        self,
-        data: object,
-        *,
-        steps: int | None = None,
-        images: ImageOptions | None = None,
-        model: str | Path | None = None,
-        op_library: arguments.Paths = None,
-        report: Report = lambda _: None,
-        tick: Ticker | None = None,
-    ) -> Answer:
-        """Measure what the outputs lose by the quantization of each group and each tensor alone.
-
-        Results are stored one by one: an interrupted call goes on where it was, a finished one is told again.
-
-        Args:
-            data: as for `Database.calibrate`; use samples that were not calibrated on.
-            steps: samples to measure on, the first ones; None for 8.
-            images, op_library, report: as for `verify`.
-            tick: called with how much is measured, and how much there is to measure.
-
-        Returns:
-            ``"groups"`` and ``"tensors"``, those that lose most first, each with ``"noise_db"`` at all outputs
-            together and ``"outputs"``, both by part: ``"all"``, ``"rounding"``, ``"clipping"``, ``"sharing"``; noise
-            power over signal power in dB, -inf where nothing is lost. ``"measured"`` counts what was not stored yet.
-        """
-        from qgraph.jobs.sensitivity import sensitivity  # heavy
-
-        found = sensitivity(
-            self._database.store(),
-            self.id,
-            data,
-            model=_moved(model),
-            steps=arguments.count("steps", steps),
-            images=images,
-            libraries=arguments.paths("op_library", op_library),
-            report=report,
-            tick=tick,
-        )
-        return asdict(found)
-
-    def advise(
-        self,
-        data: object,
-        *,
-        target_snr: float,
-        output: str | Path | None = None,
-        without: Iterable[str] = (),
-        steps: int | None = None,
-        images: ImageOptions | None = None,
-        model: str | Path | None = None,
-        op_library: arguments.Paths = None,
-        report: Report = lambda _: None,
-        tick: Ticker | None = None,
-    ) -> Answer:
-        """Find the shortest list of overrides with which the worst output reaches an SNR, each tried and measured.
-
-        Args:
-            data: as for `Database.calibrate`; use samples that were not calibrated on.
-            target_snr: in dB.
-            output: a file for the list, as `Calibration.solve` and ``qgraph solve --overrides`` take it.
-            without: kinds of changes that are not wanted: ``observer``, ``unshare``, ``bits``, ``float``.
-            steps: samples to measure on, the first ones; None for 8.
-            images, op_library, report, tick: as for `sensitivity`.
-
-        Returns:
-            ``"before_db"``, ``"after_db"``, whether that ``"reached"`` the target, and the ``"changes"``, each with
-            its ``"text"``, ``"overrides"`` and ``"gain_db"`` beside those before it. ``"overrides"`` are those of the
-            run and of the list, as lines that a run keeps.
-        """
-        from qgraph.jobs.advising import advise, as_json  # heavy
-
-        found = advise(
-            self._database.store(),
-            self.id,
-            data,
-            arguments.finite("target_snr", target_snr),
-            without=tuple(without),
-            model=_moved(model),
-            steps=arguments.count("steps", steps),
-            images=images,
-            libraries=arguments.paths("op_library", op_library),
-            output=None if output is None else arguments.path("output", output),
-            report=report,
-            tick=tick,
-        )
-        return as_json(found)
-
-    def improve(
-        self,
-        data: object,
-        *,
-        output: str | Path | None = None,
-        without: Iterable[str] = (),
-        steps: int | None = None,
-        images: ImageOptions | None = None,
-        name: str | None = None,
-        model: str | Path | None = None,
-        op_library: arguments.Paths = None,
-        report: Report = lambda _: None,
-        tick: Ticker | None = None,
-    ) -> Answer:
-        """Make a derived model whose quantized form is nearer to the float one; calibrate it, and solve it as this run.
-
-        Args:
-            data: as for `Database.calibrate`; samples to calibrate and to measure on.
-            output: the derived model's file; None for ``NAME.improved.onnx`` in the database's folder.
-            without: parts to leave out: ``fold``, ``equalize``, ``observer``, ``ranges``,
-                ``bias``; see docs/improve.md.
-            steps: samples to use; None for all.
-            images: as for `Database.calibrate`.
-            name: of the new run.
-            model: where the float model is now, if it was moved.
-            op_library: as for `Database.calibrate`.
-            report: called with each line that a user should see.
-            tick: called with samples counted and samples in all while the derived model is calibrated.
-
-        Returns:
-            The new ``"run"`` and ``"calibration"``, the file ``"model"``, what was ``"done"``, ``"seconds"`` by part.
-        """
-        from qgraph.improve.settings import parts_with
-        from qgraph.jobs.improving import improve  # heavy
-
-        done = improve(
-            self._database.store(),
-            self.id,
-            data,
-            output=None if output is None else arguments.path("output", output),
-            model=_moved(model),
-            steps=arguments.count("steps", steps),
-            images=images,
-            parts=parts_with(off=without),
-            name=name,
-            libraries=arguments.paths("op_library", op_library),
-            report=report,
-            tick=tick,
-        )
-        return {
-            "run": done.run,
-            "calibration": done.calibration,
-            "model": str(done.model),
-            "done": list(done.done),
-            "seconds": dict(done.seconds),
-        }
-
-
-def _moved(model: str | Path | None) -> Path | None:
-    return None if model is None else arguments.path("model", model)

@@ -19,6 +19,7 @@ from qgraph.cli import (
     comparing,
     database,
     exporting,
+    golden,
     improving,
     merging,
     plotting,
@@ -47,6 +48,7 @@ app.add_typer(comparing.app)
 app.add_typer(querying.app)
 app.add_typer(plotting.app)
 app.add_typer(exporting.app)
+app.add_typer(golden.app)
 app.add_typer(verifying.app)
 app.add_typer(sensitivity.app)
 app.add_typer(improving.app)

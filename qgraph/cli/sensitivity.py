@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,14 +128,18 @@ def advise(
     bgr: Bgr = False,
     json: Json = False,
 ) -> None:
-    """Find the shortest list of changes that reaches an SNR, each tried and measured; the database stays as it is.
+    """Find a short list of changes that reaches an SNR, tried and measured in blocks; the database stays as it is.
 
     Example: qgraph advise latest --data others.npz --target-snr 20 -o better.toml
 
     Example: qgraph advise r1 --data others.npz --target-snr 30 --without float --json
     """
     images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
-    with qgraph.open(db, create=False) as database, Progress("measuring", "groups and tensors") as progress:
+    with (
+        qgraph.open(db, create=False) as database,
+        Progress("measuring", "groups and tensors") as progress,
+        Progress("trying", "models") as trials,
+    ):
         found = database.run(run).advise(
             data,
             target_snr=target_snr,
@@ -146,6 +151,7 @@ def advise(
             op_library=op_library,
             report=note,
             tick=progress.tick,
+            trial=partial(_next, progress, trials),
         )
     if json:
         write_json(found)
@@ -156,19 +162,25 @@ def advise(
         write_line(f"next: {suggest('solve', found['run'], db=db, **settings)}")
 
 
+def _next(before: Progress, progress: Progress, done: int, total: int) -> None:
+    """Tick a progress that follows another one."""
+    before.stop()
+    progress.tick(done, total)
+
+
 def _show(found: Answer) -> None:
-    wanted = f"{found['target_snr_db']:g} dB"
+    wanted, changes = f"{found['target_snr_db']:g} dB", found["changes"]
     write_line(
         f"run {found['run']}: {found['before_db']:.2f} dB at the worst output, {plural(found['samples'], 'sample')}"
     )
-    if found["changes"]:
-        write_table(
-            ("change", "group", "gain dB", "SNR dB"),
-            [(one["text"], one["group"], f"{one['gain_db']:+.2f}", f"{one['snr_db']:.2f}") for one in found["changes"]],
-            title="changes, each measured together with those before it",
-        )
-    reached = "is reached" if found["reached"] else "is not reached"
-    write_line(f"{wanted} {reached} with {plural(len(found['changes']), 'change')}: {found['after_db']:.2f} dB")
+    for one in changes:
+        write_line(f"  {one['gain_db']:+.2f} dB: {one['text']}")
+    groups = plural(sum(len(one["groups"]) for one in changes), "group")
+    told = f"{groups} changed: {found['after_db']:.2f} dB, {plural(found['trials'], 'model')} measured"
+    if found["reached"]:
+        write_line(f"{wanted} is reached with {told}")
+    else:
+        write_line(f"{wanted} is out of reach: all changes together give {found['best_db']:.2f} dB; with {told}")
 
 
 def _decibel(noise: float) -> str:

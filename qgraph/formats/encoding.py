@@ -183,12 +183,19 @@ def parameters(encoding: Encoding, pair: Pair) -> list[TensorProto]:
 
 
 def unfused_node(source: str, pair: Pair) -> NodeProto:
-    """A Sum of one tensor, which changes nothing, between an op and a QuantizeLinear per channel.
+    """A Sum of one tensor, which changes nothing, between an op and a QuantizeLinear that onnxruntime would merge.
 
-    onnxruntime makes one integer kernel of DequantizeLinear, Add and QuantizeLinear without looking at the scales, and
-    that kernel then refuses one per channel. It knows no such kernel for Sum.
+    It makes one integer kernel of DequantizeLinear, Add and QuantizeLinear without looking at the scales, and that
+    kernel then refuses one per channel. It also quantizes, per tensor, a weight that was left in float (core/optimizer/
+    qdq_transformer/weight_bias_quantization.cc). It knows neither for Sum.
     """
     return helper.make_node("Sum", [source], [f"{pair.stem}/unfused"], name=f"{pair.stem}/Sum")
+
+
+def keeps_apart(node: NodeProto) -> bool:
+    """Whether a node is one that `unfused_node` made: what reads its output reads its input."""
+    own = node.op_type == "Sum" and not node.domain and len(node.input) == 1
+    return own and node.output[0].endswith("/unfused") and node.name.endswith("/Sum")
 
 
 def quantize_nodes(source: str, encoding: Encoding, pair: Pair) -> tuple[list[NodeProto], list[TensorProto]]:

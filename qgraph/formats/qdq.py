@@ -7,7 +7,8 @@ Per tensor, A being the parameters of the slot that makes it and B those of a sl
 
 - A float reader takes the dequantized tensor if the producer is quantized (its integer kernel makes nothing
   else), and T itself if the producer is a float op or the graph's input.
-- A tensor that is made per channel passes through a Sum of one before its Q, see `encoding.unfused_node`.
+- A tensor that is made per channel, or with a weight that stays float, passes through a Sum of one before its Q, see
+  `encoding.unfused_node`.
 - A constant becomes an integer initializer and DQ, from its float values once per encoding that is read.
 - A graph output keeps its name: the tensor that it reads is called T, the raw one ``T/float``.
 
@@ -42,6 +43,9 @@ from qgraph.ir import slots
 from qgraph.ir.onnx_light import convert_opset
 from qgraph.ir.onnx_tensors import read_array
 from qgraph.solve.run import RunData
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
+"""Ops whose float weight onnxruntime would quantize, per tensor, between a DequantizeLinear and a QuantizeLinear."""
 
 FLOAT = None
 """The encoding of a reader that stays float."""
@@ -118,12 +122,15 @@ class _Reading:
         producer: per tensor, the slot that makes it.
         readers: per tensor, the encodings it is read with (`FLOAT` too), in order of first use.
         quantized_ops: names of ops that run on integers.
+        float_weighted: tensors that one of `WEIGHTED` makes of quantized data with a float weight, or a Relu or Clip
+            of such a tensor.
     """
 
     encodings: Mapping[str, Encoding]
     producer: dict[str, str] = field(default_factory=dict)
     readers: dict[str, dict[Encoding | None, None]] = field(default_factory=dict)
     quantized_ops: set[str] = field(default_factory=set)
+    float_weighted: set[str] = field(default_factory=set)
 
     def read(self, tensor: str, encoding: Encoding | None) -> None:
         self.readers.setdefault(tensor, {})[encoding] = None
@@ -146,6 +153,8 @@ def _read(graph: GraphProto, encodings: Mapping[str, Encoding]) -> _Reading:
         for name in _captured(node):
             if name in reading.producer:
                 reading.read(name, FLOAT)
+        if _keeps_float_weight(node, reading):
+            reading.float_weighted.update(node.output)
         if _runs_on_integers(node, reading):
             reading.quantized_ops.add(node.name)
         reading.producer.update((name, slots.output_slot(node.name, i)) for i, name in enumerate(node.output) if name)
@@ -163,6 +172,16 @@ def _runs_on_integers(node: NodeProto, reading: _Reading) -> bool:
     return ends_quantized and any(
         reading.made_by_integers(name) and reading.made_with(name) is FLOAT for _, name in incoming
     )
+
+
+def _keeps_float_weight(node: NodeProto, reading: _Reading) -> bool:
+    """Whether what an op makes belongs to `_Reading.float_weighted`."""
+    if node.op_type in ("Relu", "Clip"):
+        return node.input[0] in reading.float_weighted
+    if node.op_type not in WEIGHTED or reading.producer.get(node.input[1]) != slots.graph_constant(node.input[1]):
+        return False
+    data, weight = (slots.input_slot(node.name, index) for index in range(2))
+    return data in reading.encodings and weight not in reading.encodings
 
 
 def _output_encoding(tensor: str, reading: _Reading) -> Encoding | None:
@@ -247,7 +266,7 @@ class _Placer:
             initializers += parameters(encoding, pair)
             if constant is None:
                 source = views.get(self._reading.made_with(tensor), raw)
-                if source == raw and encoding.axis is not None and self._reading.made_by_integers(tensor):
+                if source == raw and self._must_stay_apart(tensor, encoding):
                     nodes.append(unfused_node(source, pair))
                     source = nodes[-1].output[0]
                 made, bounds = quantize_nodes(source, encoding, pair)
@@ -259,6 +278,12 @@ class _Placer:
             views[encoding] = pair.dequantized
         views[FLOAT] = views.get(base, raw)
         return _Placed(raw, views, tuple(nodes), tuple(initializers))
+
+    def _must_stay_apart(self, tensor: str, encoding: Encoding) -> bool:
+        """Whether onnxruntime would make something else of the op that makes a tensor and the Q behind it."""
+        if tensor in self._reading.float_weighted:
+            return True
+        return encoding.axis is not None and self._reading.made_by_integers(tensor)
 
     def _wanted(self, tensor: str) -> tuple[list[Encoding], Encoding | None]:
         """The encodings to emit, the producer's first, and the one that float readers get (`FLOAT`: the raw tensor)."""

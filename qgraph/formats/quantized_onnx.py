@@ -22,6 +22,7 @@ import onnx
 from onnx import inliner
 
 from qgraph.errors import ModelError
+from qgraph.formats.encoding import keeps_apart
 from qgraph.formats.onnx_constants import Constants
 from qgraph.formats.qlinear import DEQUANTIZE, MOVING, QUANTIZE, Operand, Signature, is_boundary, signature_of
 from qgraph.formats.quantized_model import Quantization, QuantizedModel, Reinterpretation
@@ -151,7 +152,7 @@ class _Reader:
             self._integer_op(node, op, signature)
         elif self._constants.absorb(node):
             return
-        elif node.op_type == "Identity" and node.input[0] in self._constants:
+        elif keeps_apart(node) or (node.op_type == "Identity" and node.input[0] in self._constants):
             self._views[node.output[0]] = self._view(node.input[0])
         elif not (self._clip(node) or self._transposed_constant(node)):
             self._other_op(node, op)

@@ -1,4 +1,4 @@
-"""The shortest list of overrides that gives a run the accuracy that is wanted, each tried and measured."""
+"""A short list of overrides that gives a run the accuracy that is wanted, tried and measured in blocks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from qgraph.analysis.advise import KINDS, Advice, Change, plans
+import numpy as np
+
+from qgraph.analysis.advise import KINDS, Advice, Change, ChangeKind, Step, rungs
 from qgraph.analysis.advise import advise as find
 from qgraph.analysis.sensitivity import TOGETHER, Probe, Subject, batched, power, subjects
 from qgraph.analysis.sensitivity_model import Exported
-from qgraph.analysis.sessions import InMemory, Sample
-from qgraph.analysis.verify import verify as compare
+from qgraph.analysis.sessions import DTYPES, InMemory, Sample, open_session, run_float
+from qgraph.analysis.verify_sums import Sums
 from qgraph.answers import Answer
 from qgraph.calib.images import ImageOptions
 from qgraph.constraints.model import Group, Strength
 from qgraph.constraints.overrides import Action, Override, Overrides, as_toml
+from qgraph.constraints.pack import load_pack
 from qgraph.errors import ExportError, NotFoundError, QgraphError
 from qgraph.formats.encoding import Encoding, encoding_of
 from qgraph.formats.qdq import to_qdq
@@ -38,6 +41,9 @@ OBSERVERS = ("mse", "minmax", "percentile", "kl")
 
 MOST_GROUPS = 32
 """For how many groups, those that lose most, other observers are tried."""
+
+SHOWN = 8
+"""How many groups a line of the list names."""
 
 SHARED = 0.5
 """Of a tensor's noise: where sharing makes more than this, a sharing is offered to be dropped."""
@@ -74,8 +80,9 @@ def advise(
     output: Path | None = None,
     report: Report = lambda _: None,
     tick: Ticker | None = None,
+    trial: Ticker | None = None,
 ) -> Advised:
-    """Find the shortest list of changes with which the worst output has an SNR.
+    """Find a short list of changes with which the worst output has an SNR.
 
     Args:
         target_db: the SNR.
@@ -86,6 +93,7 @@ def advise(
         output: a file for the overrides.
         report: called with one line for each thing that the user should know.
         tick: called with how much is measured and how much there is to measure, for the sensitivities.
+        trial: called with how many models are tried, and how many it will be at most.
 
     Raises:
         NotFoundError: no such kind.
@@ -103,17 +111,20 @@ def advise(
     with database.reading() as connection:
         run = runs.resolve_run(connection, opened.run)
         record = calibrations.load_calibration(connection, str(run.calibration))
-    work = _Work(database, record, opened, samples, libraries, report)
+    work = _Work(database, record, opened, samples, libraries)
     noise = {one.name: power(one.noise_db["all"]) for one in measured.groups}
+    offered = [kind for kind in _offered(opened.data.settings) if kind not in without]
     candidates = [
-        *([] if "observer" in without else _observers(work, measured.groups[:MOST_GROUPS], noise)),
+        *(_observers(work, measured.groups[:MOST_GROUPS], noise) if "observer" in offered else ()),
         *(one for entry in measured.groups for one in _wider(entry, noise[entry.name])),
         *_unshared(opened.data, measured.groups, noise),
     ]
-    ordered = plans([one for one in candidates if one.kind not in without], noise)
-    report(f"{sum(map(len, ordered))} changes to try, at {len(ordered)} of {len(noise)} groups")
-    found = find(ordered, target_db, work)
-    wishes = tuple(override for step in found.steps for override in step.change.overrides)
+    ordered = rungs([one for one in candidates if one.kind in offered], noise)
+    groups = len({one.group for one in ordered})
+    report(f"{len(ordered)} changes to choose from, at {groups} of {len(noise)} groups: {', '.join(offered)}")
+    found = find(ordered, target_db, work, trial)
+    changes = (change for step in found.steps for change in step.changes)
+    wishes = tuple(dict.fromkeys(override for change in changes for override in change.overrides))
     overrides = (*work.question.overrides, *wishes)
     if output is not None:
         with whole_file(output, "the overrides") as file:
@@ -132,15 +143,16 @@ def as_json(found: Advised) -> Answer:
         "target_snr_db": advice.target_db,
         "before_db": advice.before_db,
         "after_db": advice.after_db,
+        "best_db": advice.best_db,
         "reached": advice.reached,
         "trials": advice.trials,
         "changes": [
             {
-                "kind": step.change.kind,
-                "text": step.change.text,
-                "group": step.change.group,
-                "tensors": list(step.change.tensors),
-                "overrides": list(map(str, step.change.overrides)),
+                "kind": step.kind,
+                "text": _text(step),
+                "groups": [one.group for one in step.changes],
+                "tensors": _distinct(tensor for one in step.changes for tensor in one.tensors),
+                "overrides": _distinct(str(override) for one in step.changes for override in one.overrides),
                 "gain_db": step.gain_db,
                 "snr_db": step.snr_db,
             }
@@ -148,6 +160,40 @@ def as_json(found: Advised) -> Answer:
         ],
         "overrides": list(map(str, found.overrides)),
     }
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+WORDS: Mapping[ChangeKind, str] = {
+    "observer": "another observer's scale",
+    "unshare": "no sharing",
+    "bits": f"{WIDE} bits",
+    "float": "float",
+}
+
+
+def _text(step: Step) -> str:
+    """A step in words: ``16 bits for 12 groups: a, b, …``; a group is called by its first tensor."""
+    names = _distinct(one.tensors[0] for one in step.changes)
+    count = len(step.changes)
+    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return f"{WORDS[step.kind]} for {count} group{'s' if count > 1 else ''}: {shown}"
+
+
+def _offered(settings: RunSettings) -> Iterator[ChangeKind]:
+    """The kinds of changes that a target can make.
+
+    Another width is offered where the pack says how the target quantizes in it, and float where it leaves ops in float
+    that it does not know.
+    """
+    pack = load_pack(settings.target)
+    yield from ("observer", "unshare")
+    if any(width.scheme.bits == WIDE for width in pack.widths):
+        yield "bits"
+    if not pack.quantize_unlisted:
+        yield "float"
 
 
 class _Work:
@@ -160,24 +206,28 @@ class _Work:
         opened: Opened,
         samples: Sequence[Sample],
         libraries: Sequence[Path],
-        report: Report,
     ) -> None:
         self.database, self.record, self.opened = database, record, opened
-        self.samples, self.libraries, self.report = samples, libraries, report
+        self.samples, self.libraries = samples, libraries
         self.question = question_of(opened.data.settings)
-        self._float = reference_of(opened.model, libraries)
+        self._posed: tuple[tuple[Change, ...], tuple[Group, ...]] = (), ()
+        session = open_session(reference_of(opened.model, libraries), libraries=libraries)
+        self._outputs = sorted(value.name for value in session.get_outputs() if value.type in DTYPES)
+        numbered = enumerate(samples, start=1)
+        self._expected = [run_float(session, self._outputs, one, number) for number, one in numbered]
 
     def changed(self, changes: Sequence[Change]) -> Question:
         """The run's question with the changes."""
-        wishes = tuple(override for one in changes for override in one.overrides)
+        wishes = dict.fromkeys(override for one in changes for override in one.overrides)
         return replace(self.question, overrides=(*self.question.overrides, *wishes))
 
     def can_make(self, changes: Sequence[Change]) -> bool:
         """See `qgraph.analysis.advise.Bench`."""
         try:
-            pose(self.opened.model.structure, self.changed(changes))
+            groups = pose(self.opened.model.structure, self.changed(changes)).grouping.groups
         except QgraphError:
             return False
+        self._posed = tuple(changes), groups  # most often it is measured next
         return True
 
     def measure(self, changes: Sequence[Change]) -> float:
@@ -185,18 +235,24 @@ class _Work:
         data = self.opened.data
         if changes:
             asked = self.changed(changes)
-            groups = pose(self.opened.model.structure, asked).grouping.groups
+            known, groups = self._posed
+            if known != tuple(changes):
+                groups = pose(self.opened.model.structure, asked).grouping.groups
             data = answer(self.database, self.record, asked, given=_kept(data, groups))
+        if all(encoding_of(one) is None for one in data.tqcs):
+            return inf  # nothing is quantized any more
         folder = self.opened.model.folder
         try:
             quantized = to_qdq(self.opened.model.proto, data, {}, folder)
-        except ExportError:  # nothing is quantized any more, or not as ONNX can say it: no model that anybody asked for
+        except ExportError:  # not as ONNX can say it: no model that anybody asked for
             return -inf
         exported = InMemory(quantized.SerializeToString(), folder, "the changed model")
-        found = compare(self._float, exported, self.samples, libraries=self.libraries)
-        worst = min(one.snr_db for one in found.outputs.values())
-        self.report(f"SNR with {len(changes)} of the changes: {worst:.2f} dB")
-        return worst
+        session = open_session(exported, libraries=self.libraries)
+        sums = {name: Sums() for name in self._outputs}
+        for sample, expected in zip(self.samples, self._expected, strict=True):
+            for name, found in zip(self._outputs, session.run(self._outputs, dict(sample)), strict=True):
+                sums[name].add(expected[name], np.asarray(found), name)
+        return min((one.agreement().snr_db for one in sums.values()), default=inf)
 
 
 def _kept(run: RunData, groups: Iterable[Group]) -> dict[str, GroupParameters]:
@@ -217,12 +273,11 @@ def _wider(entry: Entry, noise: float) -> Iterator[Change]:
     if not noise:
         return
     names = tuple(f"tensor:{tensor}" for tensor in entry.tensors)
-    shown = ", ".join(entry.tensors[:3]) + (", …" if len(entry.tensors) > 3 else "")
     if entry.role in ("activation", "constant"):
         wide = tuple(Override(Action.BITS, name, bits=WIDE) for name in names)
-        yield Change("bits", entry.name, entry.tensors, wide, f"{WIDE} bits for {shown}", noise * (1 - LEFT))
+        yield Change("bits", entry.name, entry.tensors, wide, noise * (1 - LEFT))
     plain = tuple(Override(Action.FLOAT, name) for name in names)
-    yield Change("float", entry.name, entry.tensors, plain, f"float for {shown}", noise)
+    yield Change("float", entry.name, entry.tensors, plain, noise)
 
 
 def _unshared(run: RunData, groups: Sequence[Entry], noise: Mapping[str, float]) -> Iterator[Change]:
@@ -236,8 +291,7 @@ def _unshared(run: RunData, groups: Sequence[Entry], noise: Mapping[str, float])
         sharing = power(entry.noise_db["sharing"])
         if entry.name in ops and sharing >= SHARED * noise[entry.name] > 0:
             drop = tuple(Override(Action.UNSHARE, f"op:{op}") for op in sorted(ops[entry.name]))
-            text = f"no sharing at {', '.join(sorted(ops[entry.name]))}"
-            yield Change("unshare", entry.name, entry.tensors, drop, text, sharing)
+            yield Change("unshare", entry.name, entry.tensors, drop, sharing)
 
 
 def _observers(work: _Work, entries: Sequence[Entry], noise: Mapping[str, float]) -> list[Change]:
@@ -256,7 +310,7 @@ def _observers(work: _Work, entries: Sequence[Entry], noise: Mapping[str, float]
             best = _best(probe, subject, others[subject.name])
             gain = noise[subject.name] - best[0]
             if gain > 0:
-                found.append(_pinned(groups[subject.name], *best[1:], gain))
+                found.append(_pinned(groups[subject.name], best[1], gain))
     return found
 
 
@@ -275,16 +329,17 @@ def _other_parameters(work: _Work, groups: Mapping[str, Group]) -> dict[str, dic
     return {id_: found[id_] for id_ in sorted(found)}
 
 
-def _best(probe: Probe, subject: Subject, others: Mapping[str, Encoding]) -> tuple[float, str, Encoding]:
-    """The noise that is left with the best of some parameters, whose they are, and the parameters."""
+def _best(probe: Probe, subject: Subject, others: Mapping[str, Encoding]) -> tuple[float, Encoding]:
+    """The noise that is left with the best of some parameters, by observer, and the parameters."""
     tried = [
         (power(probe.noise(site.feed(encoding) for site in subject.sites)[TOGETHER]), observer, encoding)
         for observer, encoding in others.items()
     ]
-    return min(tried, key=lambda one: one[:2])
+    noise, _, encoding = min(tried, key=lambda one: one[:2])
+    return noise, encoding
 
 
-def _pinned(group: Group, observer: str, encoding: Encoding, gain: float) -> Change:
+def _pinned(group: Group, encoding: Encoding, gain: float) -> Change:
     tensor = group.tensors[0]
     pin = Override(Action.PIN, f"tensor:{tensor}", scale=encoding.scale[0], offset=encoding.offset[0])
-    return Change("observer", group.id, group.tensors, (pin,), f"the scale of {observer} for {tensor}", gain)
+    return Change("observer", group.id, group.tensors, (pin,), gain)

@@ -24,6 +24,7 @@ from qgraph.constraints.model import Group
 from qgraph.errors import StatisticsError
 from qgraph.ir.elements import Op
 from qgraph.solve.choose import choose
+from qgraph.solve.limits import Limits, within
 from qgraph.solve.noise import Quantizer, Quantizers, channel_noise_db
 from qgraph.solve.parameters import GroupParameters, TensorNoise
 from qgraph.solve.pool import pooled
@@ -52,6 +53,7 @@ class Calibration:
         producers: the op that makes each tensor.
         observer: a name, ``auto`` too, or a function.
         channels: statistics of each channel, by tensor and axis, where a scheme is per channel.
+        limits: of the tensors that a Clip makes.
     """
 
     statistics: Mapping[str, TensorStatistics]
@@ -60,6 +62,7 @@ class Calibration:
     parameters: Mapping[str, Parameter]
     device: str
     channels: Mapping[tuple[str, int], Sequence[TensorStatistics]] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
 
     def of(self, tensor: str) -> TensorStatistics:
         """The statistics of a tensor."""
@@ -243,6 +246,11 @@ def _parameters(group: Group, voices: Voices, answers: Sequence[Answer], calibra
     united = known[0]
     if len(known) > 1:
         united = tuple(unite(channel, group.scheme) for channel in zip(*known, strict=True))
+    bounds = [calibration.limits.get(name) for name in voices.heard]
+    known_bounds = [one for one in bounds if one is not None]
+    if bounds and len(known_bounds) == len(bounds):
+        limits = min(low for low, _ in known_bounds), max(high for _, high in known_bounds)
+        united = tuple(within(one, limits, group.scheme) for one in united)
     scale, offset = zip(*united, strict=True)
     remarks = [REASONS[state]] if state in REASONS else []
     if voices.large is not None and len(known) > 1:

@@ -1,4 +1,4 @@
-"""What a target would not like about a solved run: ratios of scales out of bounds, and ops that its pack does not name.
+"""What a target would not like about a run: ratios of scales out of bounds, ops unknown to its pack, unknown types.
 
 ::
 
@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from qgraph.constraints.model import Constraints, Ratio
+from qgraph.constraints.participation import STANDARD_DOMAINS
+from qgraph.ir.elements import Structure
 from qgraph.solve.run import Finding
 from qgraph.tqc import TqcRecord
 
@@ -31,6 +33,22 @@ def unlisted_findings(constraints: Constraints) -> tuple[Finding, ...]:
         for ops in [f"{one.ops} {one.op_type} op{'s' if one.ops > 1 else ''}"]
         for policy in ["quantized without a rule" if one.reason is None else f"left in float: {one.reason}"]
         for message in [f"{ops} that {constraints.target} does not name, {policy}"]
+    )
+
+
+def untyped_findings(structure: Structure) -> tuple[Finding, ...]:
+    """One finding for each custom op that makes tensors whose type the model does not tell.
+
+    They may be floats, and nobody quantizes them.
+    """
+    unknown = {tensor.name for tensor in structure.tensors if not tensor.dtype}
+    custom = [op for op in structure.ops if op.domain not in STANDARD_DOMAINS]
+    untyped = [(op, [name for name in op.outputs if name in unknown]) for op in custom]
+    why = "not quantized, since the model does not tell the type; add its value_info"
+    return tuple(
+        Finding("untyped", "untyped", op.name, op.type, "the model", (), f"{', '.join(filter(None, names))}: {why}")
+        for op, names in untyped
+        if names
     )
 
 

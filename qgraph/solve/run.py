@@ -60,10 +60,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about a run that the target would not like, or that its rule pack is silent about.
+    """Something about a run that the target would not like, or that its rule pack or the model is silent about.
 
     Attributes:
-        kind: ``ratio`` (scales whose ratio is out of bounds) or ``unlisted`` (ops that the pack does not name).
+        kind: ``ratio`` (scales whose ratio is out of bounds), ``unlisted`` (ops that the pack does not name), or
+            ``untyped`` (tensors of a custom op whose type the model does not tell).
         op: empty where it is about all ops of the type.
     """
 

@@ -362,6 +362,38 @@ SHAPES: Mapping[str, Any] = {
             "worst_deviation_db": NUMBER,
         },
     },
+    "golden": {
+        "schema": int,
+        "run": str,
+        "samples": int,
+        "tensors": [
+            {
+                "name": str,
+                "integers": NAME,
+                "dtype": str,
+                "scale": [float],
+                "zero_point": [int],
+                "axis": (int, None),
+            }
+        ],
+    },
+    "compare": {
+        "schema": int,
+        "samples": int,
+        "tolerance": int,
+        "first": NAME,
+        "tensors": [
+            {
+                "name": str,
+                "values": int,
+                "different": int,
+                "largest": (int, None),
+                "largest_error": NUMBER,
+            }
+        ],
+        "missing": [str],
+        "unknown": [str],
+    },
     "sensitivity": {
         "schema": int,
         "run": str,
@@ -379,13 +411,14 @@ SHAPES: Mapping[str, Any] = {
         "target_snr_db": float,
         "before_db": NUMBER,
         "after_db": NUMBER,
+        "best_db": NUMBER,
         "reached": bool,
         "trials": int,
         "changes": [
             {
                 "kind": str,
                 "text": str,
-                "group": str,
+                "groups": [str],
                 "tensors": [str],
                 "overrides": [str],
                 "gain_db": NUMBER,

@@ -109,7 +109,7 @@ def test_verify_tells_a_perfect_match_from_an_output_that_is_all_zero(
 ) -> None:
     write_model(tmp_path / "model.onnx", "n")
     assert cli("calibrate", "model.onnx", "--data", data, "--target", "onnxruntime").code == 0
-    figures: dict[str, Any] = {"cosine": None, "top1": None, "nonfinite": 0}
+    figures: dict[str, Any] = {"cosine": None, "top1": None, "mse": 0.0, "nonfinite": 0}
     outputs = {
         "same": OutputAgreement(exact=True, snr_db=math.inf, max_abs_error=0.0, **figures),
         "zero": OutputAgreement(exact=False, snr_db=-math.inf, max_abs_error=1.0, **figures),

@@ -110,6 +110,8 @@ CALLS = (
     Call("plot", "first --tensor {a} -o {picture}"),
     Call("verify", "first --data {data} --steps 2"),
     Call("verify", "first --data {data} --steps 2 --layers", variant="--layers"),
+    Call("golden", "first --data {data} --steps 1 -o {golden}"),
+    Call("compare", "{golden} {golden}"),
     Call("sensitivity", "first --data {data} --steps 1 --top 3"),
     Call("advise", "first --data {data} --steps 1 --target-snr -10"),
     Call("improve", "first --data {data} --steps 2 --without observer -o {better}"),
@@ -140,6 +142,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         "picture": "a.svg",
         "copy": "copy.db",
         "better": "better.onnx",
+        "golden": "golden",
     }
     words = {word: str(folder / file) for word, file in files.items()}
     MODELS["ppocr_cls_v2"].write(Path(words["model"]))

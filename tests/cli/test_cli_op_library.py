@@ -74,6 +74,18 @@ def test_a_library_takes_the_model_all_the_way(cli: Cli, tmp_path: Path) -> None
     assert (DOMAIN, "NegPos") in kinds
 
 
+def test_outputs_of_a_custom_op_without_a_known_type_are_told(cli: Cli, tmp_path: Path) -> None:
+    model = onnx.load(tmp_path / "m.onnx")
+    del model.graph.value_info[:]
+    onnx.save(model, tmp_path / "m.onnx")
+    done = cli(*CALIBRATE[:-2], *WITH, "--json")
+    assert done.code == 0, done.stderr
+    run = done.json["run"]
+    assert "untyped: below, above: not quantized" in cli("coverage", run).stdout
+    findings = cli("coverage", run, "--json").json["findings"]
+    assert [one["op"] for one in findings if one["kind"] == "untyped"] == ["part"]
+
+
 @pytest.mark.parametrize("step", [CALIBRATE, (*CALIBRATE[:-2], "--dry-run"), EXPORT, VERIFY])
 def test_without_it_the_error_names_the_op_and_the_option(cli: Cli, tmp_path: Path, step: tuple[str, ...]) -> None:
     if step[0] != "calibrate":

@@ -88,6 +88,27 @@ def test_without_a_requantize_every_op_runs_on_integers(tmp_path: Path, scheme: 
     assert np.abs(output - expected).max() <= LARGEST_STEP * 1.001  # integer kernels may round a tie the other way
 
 
+@pytest.mark.parametrize("op", ["conv1", "conv2"])
+def test_a_weight_that_is_left_in_float_is_not_quantized_by_the_runtime(tmp_path: Path, op: str) -> None:
+    """It would be, per tensor: here one channel is a hundred times larger, and nothing would be left of the others."""
+    model = residual_block()
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name == model.graph.node[0 if op == "conv1" else 2].input[1]:
+            values[0] *= 100
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    floats = {f"{op}:in:1", f"{op}:in:2"}
+    parameters = {slot: one for slot, one in slots(UINT8, is_shared=False).items() if slot not in floats}
+    exported = to_qdq(model, run_of(model, parameters), {})
+    kinds, output = optimized(exported, tmp_path, UINT8)
+    assert kinds["QLinearConv"] == 1, kinds
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(exported.SerializeToString(), plain, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": IMAGE})
+    assert np.abs(output - expected).max() <= 2.001 * LARGEST_STEP
+
+
 @pytest.mark.parametrize("scheme", [UINT8, INT8], ids=["uint8", "int8"])
 def test_a_requantize_at_a_fan_out_is_kept_and_the_rest_runs_on_integers(tmp_path: Path, scheme: Scheme) -> None:
     model = residual_block()
