@@ -175,6 +175,7 @@ class Database:
         max_memory: int | str | None = None,
         shard: str | None = None,
         extend: Calibration | str | None = None,
+        lean: bool = False,
         op_library: arguments.Paths = None,
         question: Question | None = None,
         name: str | None = None,
@@ -201,6 +202,8 @@ class Database:
             shard: ``"1/4"`` counts the first of four parts of the data only; `merge` makes one of all four.
             extend: a complete calibration of this database, as such or as ``"c1"``, to which samples are to be added: a
                 new one is made, bit for bit that of all samples together. Those it counted are not run again.
+            lean: collect only what `question`'s target needs, or any that quantizes no activation per channel: faster,
+                but other targets may lack something, and `Run.improve` does.
             op_library: the path of a shared library with the model's custom ops, or several; onnxruntime loads them.
             question: what will be asked afterwards; what is wrong with it is said before anything runs.
             name: of the run that will be asked for; one that it cannot have is refused before anything runs.
@@ -232,6 +235,7 @@ class Database:
                 max_memory=None if max_memory is None else parse_memory(max_memory),
                 shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
                 extend=None if extend is None else own_reference(extend, self.location),
+                lean=lean,
                 libraries=arguments.paths("op_library", op_library),
                 known=self.store_if_any,
                 report=report,
@@ -241,9 +245,14 @@ class Database:
 
     def forecast(
         self,
-        model: str | Path,
+        model: Model,
         data: object,
         *,
+        example_inputs: object = None,
+        input_shapes: object = None,
+        dynamic_shapes: object = None,
+        onnx_file: str | Path | None = None,
+        device: str = "cpu",
         steps: int | None = None,
         batch_size: int | None = None,
         collate_fn: Callable[[Any], object] | None = None,
@@ -252,23 +261,23 @@ class Database:
         shard: str | None = None,
         op_library: arguments.Paths = None,
         question: Question | None = None,
+        lean: bool = False,
         report: Report = lambda _: None,
     ) -> Answer:
         """Tell what `calibrate` with these arguments would collect and take: one inference, nothing is stored.
 
-        A one-shot iterator is used up.
-
-        Raises:
-            QgraphError: what `calibrate` would refuse.
+        What `calibrate` would refuse is refused. A one-shot iterator is used up; a module's ONNX file is not kept.
         """
         if question is not None:
             _target(question.target)
         from qgraph.jobs.forecasting import as_json, forecast  # heavy
+        from qgraph.jobs.sources import source_of  # heavy
 
-        return as_json(
-            forecast(
-                arguments.path("model", model),
+        with source_of(model, example_inputs, input_shapes, dynamic_shapes, onnx_file) as source:
+            found = forecast(
+                source,
                 data,
+                device=arguments.text("device", device, "use cpu or cuda"),
                 steps=arguments.count("steps", steps),
                 batch_size=arguments.count("batch_size", batch_size),
                 collate=arguments.function("collate_fn", collate_fn),
@@ -277,9 +286,10 @@ class Database:
                 shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
                 libraries=arguments.paths("op_library", op_library),
                 question=question,
+                lean=lean,
                 report=report,
             )
-        )
+        return as_json(found)
 
     def merge(self, *calibrations: Calibration | str) -> Calibration:
         """Make one calibration of the shards of one data set, or of calibrations of different data.
@@ -352,9 +362,8 @@ class Database:
         settings_of(question)
         from qgraph.jobs.solving import solve  # heavy
 
-        usable, place = _usable(name), arguments.text("device", device, "use cpu or cuda")
-        done = solve(self.store(), reference, question, name=usable, allow_partial=allow_partial, device=place)
-        return Run(self, done)
+        name, place = _usable(name), arguments.text("device", device, "use cpu or cuda")
+        return Run(self, solve(self.store(), reference, question, name=name, allow_partial=allow_partial, device=place))
 
     import_scales = import_scales
 
@@ -390,8 +399,7 @@ class Database:
 
         location = arguments.name_or_path("to", to, "name a file or a URL")
         with closing(open_database(location, create=True)) as target:
-            reference = run if isinstance(run, str) else run.id
-            return copy_run(self.store(), reference, target, name=_usable(name)).run
+            return copy_run(self.store(), run if isinstance(run, str) else run.id, target, name=_usable(name)).run
 
     def diff(
         self, a: Run | str, b: Run | str, *, fail_on: Iterable[str] = (), output: str | Path | None = None

@@ -177,6 +177,10 @@ def calibrate(
     db: Db = DEFAULT_DATABASE,
     *,
     bgr: Bgr = False,
+    lean: Annotated[
+        bool,
+        typer.Option("--lean", help="Collect only what --target needs: faster, but not for all targets, nor improve."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Run one inference, store nothing, and tell what it would take.")
     ] = False,
@@ -217,11 +221,13 @@ def calibrate(
                 data,
                 steps=steps,
                 batch_size=batch_size,
+                device=device,
                 images=images,
                 max_memory=max_memory,
                 shard=shard,
                 op_library=op_library,
                 question=question,
+                lean=lean,
                 report=note,
             )
         if json:
@@ -241,6 +247,7 @@ def calibrate(
             max_memory=max_memory,
             shard=shard,
             extend=extend,
+            lean=lean,
             op_library=op_library,
             question=question,
             name=name,

@@ -18,7 +18,8 @@ from qgraph.calib.codec import decode
 from qgraph.calib.data import DataSource, digest_of, open_data
 from qgraph.calib.images import ImageOptions
 from qgraph.calib.observers.registry import own_statistics
-from qgraph.calib.own import capability
+from qgraph.calib.own import Statistic, capability
+from qgraph.calib.plan import CollectionPlan
 from qgraph.calib.shards import Shard, part_of
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.errors import NotFoundError, UsageError
@@ -30,7 +31,7 @@ from qgraph.jobs.sources import Source, check_device, fed, kept, runner_for
 from qgraph.jobs.sources import imported as load
 from qgraph.store import calibrations, runs
 from qgraph.store.database import Database
-from qgraph.store.records import CalibrationIdentity, CalibrationRecord, SampleOrigin
+from qgraph.store.records import CalibrationIdentity, CalibrationRecord, CalibrationStatus, SampleOrigin
 
 Report = Callable[[str], None]
 Ticker = Callable[[int, int], None]
@@ -77,6 +78,7 @@ def calibrate(
     max_memory: int | None = None,
     shard: Shard | None = None,
     extend: str | None = None,
+    lean: bool = False,
     libraries: Sequence[Path] = (),
     known: Callable[[], Database | None] = lambda: None,
     report: Report = lambda _: None,
@@ -98,6 +100,8 @@ def calibrate(
         shard: count this part of the data only; see `qgraph.jobs.merging`.
         extend: a complete calibration, as ``c1``; one of its samples and the data's together is made, as if all of
             them had been given at once. It stays as it is. A sample that it counted is not counted again.
+        lean: collect only what the asked target needs, or one that quantizes no activation per channel; a complete
+            calibration that collected everything serves as well.
         libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
         known: opens the database if there is one already, and makes none.
         report: called with one line for each thing that the user should know.
@@ -109,7 +113,8 @@ def calibrate(
     own = own_statistics()
     base = None if extend is None else _base(known(), extend, imported.structure.fingerprint, shard)
     serving = serve(imported.structure, known())
-    plan = serving.plan(imported.structure, () if posed is None else posed.constraints.slots.values())
+    asked = () if posed is None else posed.constraints.slots.values()
+    plan = serving.plan(imported.structure, asked, lean=lean)
     tensors = {tensor.name: tensor for tensor in imported.structure.tensors}
     inputs = [tensors[name] for name in imported.structure.inputs]
     data, collate = fed(model, data, collate)
@@ -130,7 +135,7 @@ def calibrate(
             steps=steps,
             batch_size=size,
             runner=json.dumps(dict(runner.environment), sort_keys=True),
-            capability=json.dumps({**planning.capabilities(plan), **capability(own)}, sort_keys=True),
+            capability=_capability(plan, own),
             shard=None if shard is None else str(shard),
         )
         origins = _origins(source, limit)
@@ -141,6 +146,12 @@ def calibrate(
         opened = database()
         if question is not None and name is not None:
             _check_name(opened, name, question, identity)
+        if lean and base is None:
+            richer = replace(identity, capability=_capability(serving.plan(imported.structure, asked), own))
+            with opened.reading() as connection:
+                complete = calibrations.find_calibration(connection, richer)
+            if complete is not None and complete.status == CalibrationStatus.COMPLETE:
+                return Calibrated.reused(complete)
         store_model(opened, kept(model, imported, opened), serving, question)
         first = joined(next(batches(source.samples(source.fixed_batch or 1), source)))
         shapes = {name: tuple(array.shape) for name, array in first.items()}
@@ -159,6 +170,10 @@ def calibrate(
             record, inferences = count(opened, claim, work, limit)
             before = max(found.samples, 0 if base is None else base.record.samples)
             return Calibrated(record.id, "complete", record.samples, before, inferences)
+
+
+def _capability(plan: CollectionPlan, own: Sequence[Statistic]) -> str:
+    return json.dumps({**planning.capabilities(plan), **capability(own)}, sort_keys=True)
 
 
 def union(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:

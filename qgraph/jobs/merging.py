@@ -114,7 +114,7 @@ def check_alike(one: CalibrationIdentity, other: CalibrationIdentity, written: s
     for field, cure in (
         ("model", "take calibrations of one model"),
         ("runner", "calibrate all data with the same runtime, on processors with the same instructions"),
-        ("capability", "calibrate all data with the same version of qgraph and the same observers of your own"),
+        ("capability", "calibrate all data with the same qgraph and observers of your own, all with --lean or none"),
         ("preprocessing", "prepare all images in the same way"),
         ("batch_size", "use the same --batch-size"),
     ):

@@ -20,13 +20,14 @@ def shipped_slots(structure: Structure) -> frozenset[SlotPlan]:
     return frozenset(plan for name in pack_names() for plan in constrain(graph, load_pack(name)).slots.values())
 
 
-def plan_recording(structure: Structure, slots: Iterable[SlotPlan]) -> CollectionPlan:
-    """Decide what a calibration collects; it is the same whatever target is asked for.
+def plan_recording(structure: Structure, slots: Iterable[SlotPlan], *, lean: bool = False) -> CollectionPlan:
+    """Decide what a calibration collects; unless it is lean, that is the same whatever target is asked for.
 
     Args:
-        slots: see `shipped_slots`.
+        slots: what the targets that are to be served make of each slot; see `shipped_slots`.
+        lean: see `qgraph.calib.plan.plan_collection`.
     """
-    return plan_collection(structure, channel_axes(slots))
+    return plan_collection(structure, channel_axes(slots), lean=lean)
 
 
 def channel_axes(slots: Iterable[SlotPlan]) -> dict[str, tuple[int, ...]]:

@@ -20,7 +20,7 @@ from qgraph.ir.elements import Structure
 from qgraph.ir.onnx_import import ImportedModel
 from qgraph.jobs.evidence import Evidence, add_evidence
 from qgraph.jobs.question import Question, pose
-from qgraph.jobs.recording import channel_axes, shipped_slots
+from qgraph.jobs.recording import channel_axes, plan_recording, shipped_slots
 from qgraph.store import models
 from qgraph.store.database import Database
 from qgraph.store.evidence import Served, load_evidence, load_served, save_evidence, save_served
@@ -38,12 +38,16 @@ class Serving:
     channel_axes: Mapping[str, tuple[int, ...]]
     slots: frozenset[SlotPlan] | None
 
-    def plan(self, structure: Structure, asked: Iterable[SlotPlan] = ()) -> CollectionPlan:
+    def plan(self, structure: Structure, asked: Iterable[SlotPlan] = (), *, lean: bool = False) -> CollectionPlan:
         """What a calibration collects.
 
         Args:
-            asked: what a rule pack of the user's own makes of each slot: it may quantize more tensors per channel.
+            asked: what the target that is asked for makes of each slot: a rule pack of the user's own may quantize more
+                tensors per channel.
+            lean: for that target alone.
         """
+        if lean:
+            return plan_recording(structure, asked, lean=True)
         axes = {tensor: set(found) for tensor, found in self.channel_axes.items()}
         for tensor, found in channel_axes(asked).items():
             axes.setdefault(tensor, set()).update(found)
