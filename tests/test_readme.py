@@ -66,21 +66,22 @@ def test_the_other_commands_of_the_readme_are_targets_of_the_makefile() -> None:
     assert set(used) == {"demo", "test"} <= targets
 
 
-def test_the_demo_runs_and_runs_again_from_what_is_stored(tmp_path: Path) -> None:
+def test_the_demo_runs_and_runs_again_from_what_is_stored(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for told in ("32 run now", "reused, nothing was run"):
-        done = subprocess.run(
-            ["sh", "examples/demo.sh"],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert f"calibration c1: 32 samples ({told})" in done.stdout
+    script = ["sh", "examples/demo.sh"]
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "calibration c1: 32 samples (32 run now)" in done.stdout
     assert {"ppocr4_det.int8.onnx", "qgraph.db"} <= {path.name for path in (tmp_path / "demo").iterdir()}
+    monkeypatch.chdir(tmp_path / "demo")
+    commands = re.findall(r"^run qgraph (.*)$", (ROOT / "examples" / "demo.sh").read_text(), re.MULTILINE)
+    again = [cli(*shlex.split(command)) for command in commands]
+    assert [result.code for result in again] == [0] * len(commands), [result.stderr for result in again]
+    assert "reused, nothing was run" in "".join(result.stdout for result in again)
 
 
 def test_the_python_of_the_readme_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
