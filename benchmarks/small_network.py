@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from accuracy import record  # puts the examples on the path, too
+from accuracy import put  # puts the examples on the path, too
 from numpy.typing import NDArray
 from package_file import package_file
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ import qgraph
 SEED = 0
 OBSERVERS = ("minmax", "percentile", "mse", "kl", "isotone")
 CALIBRATION_SAMPLES = 256
-BEGIN, END = "<!-- small network: begin -->", "<!-- small network: end -->"
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if arguments.record:
-        record(lines, BEGIN, END)
+        put("small network", lines)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def improve(
         typer.Option(
             "--without",
             metavar="PART",
-            help="Leave a part out: fold, equalize, observer, ranges or bias. May be repeated.",
+            help="Leave a part out: fold, equalize, observer, weights, ranges or bias. May be repeated.",
             show_default=False,
         ),
     ] = None,

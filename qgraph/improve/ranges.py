@@ -72,7 +72,7 @@ def better_ranges(
     groups: Iterable[str],
     parameters: Parameters,
     proposals: Mapping[str, Sequence[GroupParameters]],
-    noise: Noise,
+    noises: Sequence[Noise],
 ) -> dict[str, GroupParameters]:
     """Give some groups, in turn, the parameters with which the outputs have the least noise.
 
@@ -80,19 +80,26 @@ def better_ranges(
         groups: to look at.
         parameters: of all groups.
         proposals: other parameters of a group.
+        noises: measured on different samples. What is better on only some of them is luck; what is not better on the
+            first is not measured on the others.
 
     Returns:
         The new parameters of the groups that have other ones now.
     """
     current, changed = dict(parameters), dict[str, GroupParameters]()
-    least = noise(current)
+    least = [noise(current) for noise in noises]
     for group in groups:
         own = current[group]
         for other in dict.fromkeys((*proposals.get(group, ()), *(stretched(own, one) for one in STRETCHES))):
             if other == own:
                 continue
-            found = noise({**current, group: other})
-            if found < least * (1 - LEAST_GAIN):
+            tried = {**current, group: other}
+            found = []
+            for noise, bound in zip(noises, least, strict=True):
+                found.append(noise(tried))
+                if found[-1] >= bound * (1 - LEAST_GAIN):
+                    break
+            else:
                 least, changed[group] = found, other
         current |= {group: changed[group]} if group in changed else {}
     return changed

@@ -16,6 +16,7 @@ class Parts:
         fold: constant factors and addends behind weighted ops go into their weights and biases.
         equalize: the channels of activations between weighted ops get ranges of one size.
         observer: the observer is the one whose model's outputs are nearest to the float model's, as measured.
+        weights: scales of weights are those of least error or of the whole range, whichever is nearer there.
         ranges: the groups that cost the outputs most get other ranges, if those measure better there.
         bias: what quantization shifts on average is added to the biases.
     """
@@ -23,6 +24,7 @@ class Parts:
     fold: bool = True
     equalize: bool = True
     observer: bool = True
+    weights: bool = True
     ranges: bool = True
     bias: bool = True
 
@@ -39,7 +41,7 @@ def parts_with(on: Iterable[str] = (), off: Iterable[str] = ()) -> Parts:
         NotFoundError: no such part.
 
     >>> parts_with(off=["equalize"]).on
-    ('fold', 'observer', 'ranges', 'bias')
+    ('fold', 'observer', 'weights', 'ranges', 'bias')
     """
     parts, names = Parts(), [field.name for field in fields(Parts)]
     for given, value in ((on, True), (off, False)):

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -25,6 +24,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from qgraph.calib.op_libraries import register
 from qgraph.formats.encoding import Encoding, encoding_of
 from qgraph.formats.qdq import to_qdq
+from qgraph.improve.nearness import Outputs, noise_of
 from qgraph.improve.pieces import FATAL_ONLY, Values
 from qgraph.ir.onnx_import import ImportedModel
 from qgraph.ir.onnx_tensors import external_folder_entry
@@ -36,12 +36,6 @@ PREFIX = "qgraph.simulated"
 
 EXACT_STEP = 2.0**-60
 """So fine that a float32 is a whole number of steps, or so small that it does not count."""
-
-LEAST_NOISE = 1e-10
-"""Of an output, in the mean of several."""
-
-Outputs = Sequence[NDArray[Any]]
-"""What a model makes of one sample, in the order of its outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,32 +94,21 @@ class Simulation:
         """The ids of the groups that can be quantized, in the order of the model."""
         return tuple(self._sites)
 
-    def noise(self, parameters: Mapping[str, GroupParameters]) -> float:
-        """Error power over signal power at the outputs with these groups quantized, see `noise_of`."""
+    def noise(self, parameters: Mapping[str, GroupParameters], samples: Iterable[int] | None = None) -> float:
+        """Error power over signal power at the outputs with these groups quantized, see `noise_of`.
+
+        Args:
+            samples: numbers of those to measure on; None for all.
+        """
         fed = {
             name: value
             for group, chosen in parameters.items()
             for site in self._sites[group]
             for name, value in site.feed(chosen).items()
         }
-        return noise_of(self._expected, (self._session.run(None, {**sample, **fed}) for sample in self._samples))
-
-
-def noise_of(expected: Sequence[Outputs], actual: Iterable[Outputs]) -> float:
-    """Error power over signal power of the outputs that are floats, over all samples: their geometric mean.
-
-    An output that should be silent counts as if its signal were its error, one that is exact as `LEAST_NOISE`.
-    """
-    floats = [index for index, one in enumerate(expected[0]) if np.issubdtype(np.asarray(one).dtype, np.floating)]
-    signal, error = dict.fromkeys(floats, 0.0), dict.fromkeys(floats, 0.0)
-    for wanted, found in zip(expected, actual, strict=True):
-        for index in floats:
-            x, y = np.asarray(wanted[index], np.float64), np.asarray(found[index], np.float64)
-            finite = np.isfinite(x) & np.isfinite(y)
-            signal[index] += float(np.square(x[finite]).sum())
-            error[index] += float(np.square((x - y)[finite]).sum())
-    ratios = [error[index] / signal[index] if signal[index] else float(error[index] > 0) for index in floats]
-    return float(np.exp(np.mean(np.log(np.maximum(ratios, LEAST_NOISE))))) if ratios else 1.0
+        numbers = range(len(self._samples)) if samples is None else list(samples)
+        made = (self._session.run(None, {**self._samples[number], **fed}) for number in numbers)
+        return noise_of([self._expected[number] for number in numbers], made)
 
 
 def _simulated(model: ImportedModel, run: RunData) -> tuple[ModelProto, dict[str, list[_Site]]]:

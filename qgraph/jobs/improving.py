@@ -12,6 +12,7 @@ What is tried on the way lives in a temporary database; the user's gets the deri
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -27,6 +28,7 @@ from qgraph.calib.batches import batches, joined
 from qgraph.calib.channels import magnitudes
 from qgraph.calib.data import open_data
 from qgraph.calib.images import ImageOptions
+from qgraph.calib.plan import capabilities, plan_collection
 from qgraph.errors import UsageError
 from qgraph.formats.onnx_file import write_checked
 from qgraph.improve.bias import CHANNEL_AXIS
@@ -137,8 +139,13 @@ def improve(
 def _calibration_of(database: Database, opened: Opened) -> str:
     with database.reading() as connection:
         calibration = runs.resolve_run(connection, opened.run).calibration
-    if calibration is None:
-        raise UsageError("the run has no calibration", opened.run, "run qgraph calibrate, then improve its run")
+        if calibration is None:
+            raise UsageError("the run has no calibration", opened.run, "run qgraph calibrate, then improve its run")
+        identity = calibrations.load_calibration(connection, calibration).identity
+    found, needed = json.loads(identity.capability or "{}"), capabilities(plan_collection(opened.model.structure))
+    if found.get("channel_sums", 0) < int(needed["channel_sums"]):
+        what = "a lean calibration, without the means and ranges of channels"
+        raise UsageError(what, f"{calibration} of {opened.run}", "run qgraph calibrate without --lean, improve its run")
     return calibration
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log10
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +22,7 @@ from onnx import ModelProto
 
 from qgraph.analysis.sessions import InMemory, open_session
 from qgraph.calib.channels import means
+from qgraph.calib.evidence import METHODS
 from qgraph.formats.qdq import to_qdq
 from qgraph.improve.bias import (
     CHANNEL_AXIS,
@@ -30,10 +32,11 @@ from qgraph.improve.bias import (
     channel_means,
     with_corrections,
 )
+from qgraph.improve.nearness import Outputs, Powers, powers_of, sure_gain_db
 from qgraph.improve.pieces import Values
 from qgraph.improve.ranges import better_ranges, costly_groups
 from qgraph.improve.settings import Parts
-from qgraph.improve.simulation import Outputs, Simulation, noise_of
+from qgraph.improve.simulation import Simulation
 from qgraph.improve.weighted import weighted_ops, with_biases
 from qgraph.ir.onnx_import import ImportedModel
 from qgraph.jobs.calibrating import Report, load_statistics
@@ -53,7 +56,7 @@ MEASURED_SAMPLES = 16
 """How many samples biases are measured on while something is tried; the mean over the places of an image needs few."""
 
 RANGED_SAMPLES = 8
-"""How many samples ranges are tried on: there are many to try."""
+"""How many samples ranges are tried on, and what helps there on as many others: there are many to try."""
 
 JUDGED_SAMPLES = 64
 """How many samples the outputs are compared on; by few of them the luckiest would be taken, and not the best."""
@@ -61,8 +64,8 @@ JUDGED_SAMPLES = 64
 COSTLY_GROUPS, MEASUREMENTS = 8, 90
 """How many groups are given other ranges, and how often may be measured to find them."""
 
-LEAST_GAIN_DB = 0.5
-"""What a change must gain to be kept: less may be luck."""
+LEAST_GAIN_DB = 0.1
+"""What a change must surely gain: of what is as good, that is taken which changes less."""
 
 OBSERVERS: tuple[tuple[str, Mapping[str, float]], ...] = (
     ("mse", {}),
@@ -80,7 +83,6 @@ SHARES = {"by half": 0.5, "in full": 1.0}
 
 WAYS = (KEPT, ANALYTIC, *SHARES)
 """How biases are corrected: not at all, for what rounding the weights shifts, or for what shifts an output as well."""
-
 
 KEPT_OR_NOT = ("not kept", "kept")
 
@@ -160,14 +162,23 @@ class Candidate:
         return replace(self, data=answer(self.database, record, question, given=given or {}))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
-    """A candidate that was solved for a question, the correction of its biases, and how near its outputs are."""
+    """A candidate that was solved for a question, the correction of its biases, and how near its outputs are.
+
+    Attributes:
+        powers: of the outputs against those of the run's own float model, with integer kernels.
+    """
 
     candidate: Candidate
     question: Question
-    score_db: float
+    powers: Powers
     way: str = KEPT
+
+    @property
+    def score_db(self) -> float:
+        """The mean SNR of the outputs."""
+        return -10 * log10(self.powers.noise()[0])
 
 
 def activations(run: RunData) -> dict[str, GroupParameters]:
@@ -183,21 +194,26 @@ def activations(run: RunData) -> dict[str, GroupParameters]:
 def chosen(work: Workplace, candidates: Sequence[Candidate], parts: Parts) -> Trial:
     """Take of the candidates, the observers, the ranges and the corrections what is nearest to the float model.
 
-    What is there already stays unless something gains `LEAST_GAIN_DB`. The biases of the best are measured again by the
-    caller, on all samples.
+    What is there already stays unless something surely gains `LEAST_GAIN_DB`. The biases of the best are measured again
+    by the caller, on all samples.
     """
     questions = [work.question, *(_questions(work.question) if parts.observer else ())]
     with work.timed("observer"):
         rivals = [[_trial(work, one, question) for question in questions] for one in candidates]
-    finalists = [_best_of(one) for one in rivals]
+    own = rivals[0][0]
+    if parts.weights:
+        with work.timed("weights"):
+            rivals = [[*some, _otherwise_weighted(work, _surest(some, own))] for some in rivals]
+    finalists = [_surest(one, own) for one in rivals]
     if parts.ranges:
         with work.timed("ranges"):
-            finalists.append(_ranged(work, max(rivals, key=lambda some: max(one.score_db for one in some))))
+            surest = _surest(finalists, own)
+            some = rivals[finalists.index(surest)]
+            finalists += [_ranged(work, start, some) for start in _starts(surest, some)]
     if parts.bias:
         with work.timed("bias"):
-            finalists = [_best_way(work, one) for one in finalists]
-    best = _best_of(finalists)
-    own = rivals[0][0]
+            finalists = [_surest(_corrected_ways(work, one), own) for one in finalists]
+    best = _surest([own, *finalists], own)
     if len(candidates) > 1:
         is_kept = best.candidate.model is not candidates[0].model
         scores = [one.score_db for one in finalists]
@@ -205,20 +221,24 @@ def chosen(work: Workplace, candidates: Sequence[Candidate], parts: Parts) -> Tr
         work.tell(f"equalize: {KEPT_OR_NOT[is_kept]}; {scores[1]:.2f} dB instead of {scores[0]:.2f} dB{before}")
     if parts.observer:
         work.tell(f"observer: {_words(best.question)}; the run has {_words(own.question)}")
+    if parts.weights:
+        weights = [settings_of(one.question).weights for one in (best, own)]
+        work.tell(f"weights: {weights[0]}; the run has {weights[1]}")
     if parts.ranges:
-        others = max(one.score_db for one in finalists[:-1])
-        is_kept = best is finalists[-1]
-        work.tell(f"ranges: {finalists[-1].score_db:.2f} dB instead of {others:.2f} dB, {KEPT_OR_NOT[is_kept]}")
+        others, ranged = finalists[: len(candidates)], finalists[len(candidates) :]
+        scores = [max(one.score_db for one in some) for some in (ranged, others)]
+        is_kept = best in ranged
+        work.tell(f"ranges: {scores[0]:.2f} dB instead of {scores[1]:.2f} dB, {KEPT_OR_NOT[is_kept]}")
     if parts.bias:
         work.tell(f"biases: {'as they were' if best.way == KEPT else f'corrected {best.way}'}")
     work.tell(f"SNR of the outputs: {best.score_db:.2f} dB instead of {own.score_db:.2f} dB")
     return best
 
 
-def _best_of(trials: Sequence[Trial]) -> Trial:
-    """The trial with the best score; the first one unless that gains enough."""
-    best = max(trials, key=lambda trial: trial.score_db)
-    return best if best.score_db > trials[0].score_db + LEAST_GAIN_DB else trials[0]
+def _surest(trials: Sequence[Trial], own: Trial) -> Trial:
+    """The trial that surely gains most on the run's own; of those that lack less than `LEAST_GAIN_DB`, the first."""
+    gains = [sure_gain_db(one.powers, own.powers) for one in trials]
+    return next(one for one, gain in zip(trials, gains, strict=True) if gain > max(gains) - LEAST_GAIN_DB)
 
 
 def _questions(own: Question) -> Iterator[Question]:
@@ -229,6 +249,13 @@ def _questions(own: Question) -> Iterator[Question]:
             yield other
 
 
+def _otherwise_weighted(work: Workplace, best: Trial) -> Trial:
+    """A trial with scales of weights by another method."""
+    own = settings_of(best.question).weights
+    other = next(method for method in METHODS if method != own)
+    return _trial(work, best.candidate, replace(best.question, weights=other))
+
+
 def _words(question: Question) -> str:
     given = ", ".join(f"{name}={value}" for name, value in question.parameters.items())
     return f"{question.observer} ({given})" if given else str(question.observer)
@@ -237,20 +264,30 @@ def _words(question: Question) -> str:
 def _trial(work: Workplace, candidate: Candidate, question: Question) -> Trial:
     """A candidate solved for a question, its biases as they are."""
     solved = candidate if settings_of(question) == candidate.data.settings else candidate.solved(question)
-    found = Trial(solved, question, _score(work, solved.quantized()))
+    found = Trial(solved, question, _judged(work, solved.quantized()))
     work.report(f"{candidate.model.path.stem}, {_words(question)}: {found.score_db:.2f} dB")
     return found
 
 
-def _ranged(work: Workplace, rivals: Sequence[Trial]) -> Trial:
-    """A trial with other ranges for the costly groups; those that the observers found are among the ones tried.
+def _starts(surest: Trial, rivals: Sequence[Trial]) -> list[Trial]:
+    """The trials whose ranges others are tried in: the surest, and that of least error of the values themselves.
 
-    It starts from the ranges of least error of the values themselves, which are best for all that costs little.
+    The latter is best for all that costs little, which the outputs tell only once what costs much is mended.
     """
-    start = next((one for one in rivals if one.question.observer == "mse"), rivals[0])
-    run, samples = start.candidate.data, work.telling(RANGED_SAMPLES)
+    least = next((one for one in rivals if one.question.observer == "mse"), surest)
+    return [surest] if surest.question.observer == "mse" else list(dict.fromkeys((surest, least)))
+
+
+def _ranged(work: Workplace, start: Trial, rivals: Sequence[Trial]) -> Trial:
+    """A trial with other ranges for the costly groups; those that the rivals of the same model have are tried, too.
+
+    The samples are dealt out: groups are found on some, and a range must be better on the others, too.
+    """
+    run, samples = start.candidate.data, work.telling(2 * RANGED_SAMPLES)
     feeds, expected = [work.feeds[index] for index in samples], [work.expected[index] for index in samples]
     simulation = Simulation(start.candidate.model, run, feeds, expected, work.libraries)
+    parts = [part for part in (range(first, len(samples), 2) for first in (0, 1)) if part]
+    noises = [partial(simulation.noise, samples=part) for part in parts]
     parameters = {group: one for group, one in activations(run).items() if group in simulation.groups}
     proposals: dict[str, list[GroupParameters]] = {}
     for rival in rivals:
@@ -258,32 +295,31 @@ def _ranged(work: Workplace, rivals: Sequence[Trial]) -> Trial:
             proposals.setdefault(group, []).append(replace(one, reason=f"as {_words(rival.question)} has it"))
     known = [group for group in simulation.groups if group in parameters]  # a constant may lead a group
     free = [group for group in known if parameters[group].state == QuantizationState.ACTIVATED]
-    costly = costly_groups(free, parameters, simulation.noise, COSTLY_GROUPS, MEASUREMENTS)
-    changed = better_ranges(costly, parameters, proposals, simulation.noise)
+    costly = costly_groups(free, parameters, noises[0], COSTLY_GROUPS, MEASUREMENTS)
+    changed = better_ranges(costly, parameters, proposals, noises)
     solved = start.candidate.solved(start.question, {**activations(run), **changed})
     work.report(f"other ranges for {len(changed)} of {len(parameters)} groups")
-    return replace(start, candidate=solved, score_db=_score(work, solved.quantized()))
+    return replace(start, candidate=solved, powers=_judged(work, solved.quantized()))
 
 
-def _best_way(work: Workplace, best: Trial) -> Trial:
-    """The best way to correct the biases of a trial."""
+def _corrected_ways(work: Workplace, best: Trial) -> list[Trial]:
+    """A trial with its biases corrected in each of `WAYS`."""
     samples = work.telling(MEASURED_SAMPLES)
-    scores = {KEPT: best.score_db}
+    trials = [best]
     for way in WAYS[1:]:
         proto = corrected(work, best.candidate, way, samples)
-        scores[way] = _score(work, best.candidate.quantized(proto))
-    work.report("biases, SNR in dB: " + ", ".join(f"{way} {score:.2f}" for way, score in scores.items()))
-    way = max(scores, key=lambda one: scores[one])
-    return replace(best, way=way, score_db=scores[way])
+        trials.append(replace(best, way=way, powers=_judged(work, best.candidate.quantized(proto))))
+    work.report("biases, SNR in dB: " + ", ".join(f"{one.way} {one.score_db:.2f}" for one in trials))
+    return trials
 
 
-def _score(work: Workplace, quantized: ModelProto) -> float:
-    """The mean SNR of the outputs against the run's own float model, in dB, with integer kernels."""
+def _judged(work: Workplace, quantized: ModelProto) -> Powers:
+    """How near a model's outputs are."""
     samples = sorted(picked(len(work.feeds), JUDGED_SAMPLES))
     model = InMemory(quantized.SerializeToString(), work.reference.folder, work.reference.path.name)
     session = open_session(model, libraries=work.libraries)
     found = (session.run(None, dict(work.feeds[index])) for index in samples)
-    return -10 * log10(noise_of([work.expected[index] for index in samples], found))
+    return powers_of([work.expected[index] for index in samples], found)
 
 
 def corrected(work: Workplace, candidate: Candidate, way: str, samples: Sequence[int]) -> ModelProto:

@@ -10,6 +10,7 @@ from conftest import Cli
 from onnx import TensorProto, helper, numpy_helper, save
 
 import qgraph
+from qgraph.improve.settings import Parts
 from qgraph.store import runs
 
 
@@ -72,14 +73,42 @@ def test_the_improved_run_is_the_latest_and_nearer_to_the_original(cli: Cli, pro
     assert f"made from: {project / 'model.onnx'}" in verified.stderr
 
 
-def test_the_run_keeps_its_observer_if_that_is_asked_for(cli: Cli, project: Path) -> None:
-    arguments = ("--without", "observer", "--without", "equalize", "--steps", 3, "-o", "b.onnx")
+def test_the_run_keeps_its_observer_and_weights_if_that_is_asked_for(cli: Cli, project: Path) -> None:
+    off = [word for part in ("observer", "weights", "equalize") for word in ("--without", part)]
+    arguments = (*off, "--steps", 3, "-o", "b.onnx")
     done = cli("improve", "plain", "--data", "data.npz", *arguments)
     assert done.code == 0, done.stderr
     assert "time: " in done.stdout
     assert (project / "b.onnx").exists()
-    settings = [qgraph.open("qgraph.db").run(run).data().settings.observer for run in ("plain", "latest")]
-    assert settings == ["minmax", "minmax"]
+    settings = [qgraph.open("qgraph.db").run(run).data().settings for run in ("plain", "latest")]
+    assert [(one.observer, one.weights) for one in settings] == [("minmax", "minmax")] * 2
+
+
+def test_scales_of_weights_are_those_that_measure_better(cli: Cli, tmp_path: Path) -> None:
+    """A weight with one outlier among so many values that all others lose more by its range than it would by less."""
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(1, 4, 220, 220)).astype(np.float32)
+    weight[0, 0, 0, 0] = 12.0
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        "outlier",
+        [value("x", TensorProto.FLOAT, [1, 4, 220, 220])],
+        [value("y", TensorProto.FLOAT, [1, 1, 1, 1])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
+    samples = random.normal(size=(16, 4, 220, 220)).astype(np.float32)
+    samples[:, 0, 0, 0] = 0.0  # what the outlier is multiplied with
+    np.savez(tmp_path / "data.npz", x=samples)
+    with qgraph.open(tmp_path / "qgraph.db") as database:
+        calibration = database.calibrate(tmp_path / "model.onnx", tmp_path / "data.npz")
+        calibration.solve(target="onnxruntime", observer="mse", weights="minmax", name="wide")
+    off = [word for part in Parts().on if part != "weights" for word in ("--without", part)]
+    done = cli("improve", "wide", "--data", "data.npz", *off, "--json")
+    assert done.code == 0, done.stderr
+    assert "weights: mse; the run has minmax" in done.json["done"]
+    assert qgraph.open("qgraph.db").run("latest").data().settings.weights == "mse"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +132,7 @@ def test_what_cannot_work_is_refused_in_one_line(
 
 
 def test_a_model_that_nothing_changes_stays_the_same_model(cli: Cli, project: Path) -> None:
-    off = [word for part in ("fold", "equalize", "bias", "observer", "ranges") for word in ("--without", part)]
+    off = [word for part in Parts().on for word in ("--without", part)]
     done = cli("improve", "plain", "--data", "data.npz", "--steps", 2, *off, "-o", "same.onnx", "--json")
     assert done.code == 0, done.stderr
     assert (project / "same.onnx").exists()
@@ -111,7 +140,7 @@ def test_a_model_that_nothing_changes_stays_the_same_model(cli: Cli, project: Pa
 
 
 def test_a_run_with_other_kept_scales_is_another_run(cli: Cli, project: Path) -> None:
-    off = [word for part in ("fold", "equalize", "observer", "ranges") for word in ("--without", part)]
+    off = [word for part in Parts().on if part != "bias" for word in ("--without", part)]
     first = cli("improve", "plain", "--data", "data.npz", *off, "--without", "bias", "-o", "a.onnx", "--json").json[
         "run"
     ]
