@@ -1,11 +1,11 @@
-"""How long qgraph takes for a graph of 100,000 ops, and for one of 1,000,000 slots: import, solve, store, why.
+"""How long a graph of 100,000 ops takes, and one that has 1,000,000 slots as well: import, solve, store, why.
 
     python benchmarks/graph_scale.py
     python benchmarks/graph_scale.py --ops 10000 --slots 100000
 
-The model is made here: deep residual stages, feature pyramids and transformer blocks, in turn, one behind the other;
-for the count of slots also dense blocks, whose concats read all layers before them. Its tensors are tiny, since only
-the structure counts. Times are of one process, without its start.
+The models are made here: deep residual stages, feature pyramids and transformer blocks, in turn, one behind the other;
+in the second one also dense blocks, whose concats read all layers before them: as many of them as give an op the slots
+that it has on average. Tensors are tiny, since only the structure counts. Times are of one process, without its start.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ CHANNELS = 4
 RESIDUAL_LAYERS = 50
 PYRAMID_LEVELS = 4
 DENSE_LAYERS = 48
+MOST_SLOTS = 13
+"""For each op, on average: a dense block has a few more."""
+
 ASKED = 40
 """Pairs of tensors that `why` is asked about."""
 
@@ -128,13 +131,19 @@ def dense_block(model: Model, x: str) -> str:
 BLOCKS = (residual_stage, pyramid, transformer_block)
 
 
-def build(done: Callable[[Model], bool], blocks: tuple[Callable[[Model, str], str], ...], path: Path) -> Model:
-    """Write a model of these blocks in turn, the transformer's ten times each, until it is large enough."""
+def build(ops: int, slots: int, path: Path) -> Model:
+    """Write a model of the blocks in turn, the transformer's ten times each, until it has enough ops.
+
+    Args:
+        slots: dense blocks follow each round until that many belong to as many ops; 0 for none.
+    """
     model, x = Model(), "x"
-    while not done(model):
-        for block in blocks:
+    while len(model.nodes) < ops:
+        for block in BLOCKS:
             for _ in range(10 if block is transformer_block else 1):
                 x = block(model, x)
+        while model.slots * ops < slots * len(model.nodes):
+            x = dense_block(model, x)
     model.save(path, x)
     return model
 
@@ -196,21 +205,18 @@ def ask(run: Run) -> None:
 def main() -> None:
     """Build both models and measure them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ops", type=int, default=100_000, help="of the first model; 0 leaves it out")
+    parser.add_argument("--ops", type=int, default=100_000, help="of either model")
     parser.add_argument("--slots", type=int, default=1_000_000, help="of the second model; 0 leaves it out")
     parser.add_argument("--target", default="tflite")
     options = parser.parse_args()
-    sizes = {
-        "ops": (options.ops, BLOCKS, lambda model: len(model.nodes) >= options.ops),
-        "slots": (options.slots, (*BLOCKS, dense_block), lambda model: model.slots >= options.slots),
-    }
+    if options.slots > MOST_SLOTS * options.ops:
+        parser.error(f"at most {MOST_SLOTS} slots for each op")
     with tempfile.TemporaryDirectory() as folder:
-        for what, (size, blocks, done) in sizes.items():
-            if size:
-                path = Path(folder) / f"{what}.onnx"
-                model = build(done, blocks, path)
-                print(f"{len(model.nodes)} ops, {model.slots} slots of ops, target {options.target}")
-                measure(path, options.target)
+        for slots in (0, options.slots) if options.slots else (0,):
+            path = Path(folder) / f"{slots}.onnx"
+            model = build(options.ops, slots, path)
+            print(f"{len(model.nodes)} ops, {model.slots} slots of ops, target {options.target}")
+            measure(path, options.target)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ AGREEMENT = {
     "exact": bool,
     "snr_db": NUMBER,
     "cosine": NUMBER,
+    "mse": NUMBER,
     "top1": NUMBER,
     "max_abs_error": float,
     "nonfinite": int,
