@@ -148,8 +148,10 @@ def calibrated(calibrated_session: Path, tmp_path: Path) -> Path:
 LONG_FILES = (
     *("test_models_matrix.py", "test_readme.py", "test_cli_interruptions.py", "test_cli_resume.py"),
     *("test_models_large.py", "test_cli_max_memory.py", "test_installed.py", "test_analysis_layers.py"),
+    *("test_cli_import.py", "test_cli_main_job.py", "test_cli_merge.py", "test_cli_lean.py", "test_cli_auto.py"),
+    *("test_cli_blame.py", "test_cli_database.py", "test_cli_alignment.py", "test_api_torch.py"),
 )
-"""Test files that take a minute or most of it."""
+"""Test files that take from a quarter of a minute to two minutes, each on the whole program."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
