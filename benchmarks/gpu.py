@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import mobilenet_v2  # noqa: E402
 
-from qgraph.calib.collect import collect  # noqa: E402
+from qgraph.calib.collect import collect, unchanged  # noqa: E402
 from qgraph.calib.data import open_data  # noqa: E402
 from qgraph.calib.kernels import Accumulator, empty_scratch  # noqa: E402
 from qgraph.calib.plan import CollectionPlan, plan_collection  # noqa: E402
@@ -113,10 +113,10 @@ def network_jobs(model: TorchModel, data: NDArray[np.float32], device: str) -> d
 def calibrate(runner: TorchRunner, source: Any, plan: CollectionPlan, device: str) -> object:
     """One pass, as `qgraph calibrate --device` makes it."""
     if device == "cpu":
-        return collect(runner, source, plan)
+        return collect(runner, source, plan, keep=unchanged)
     from qgraph.calib.device_recorder import recording_on
 
-    return collect(runner, source, plan, recording=recording_on(device))
+    return collect(runner, source, plan, keep=unchanged, recording=recording_on(device))
 
 
 def counters(elements: int, rounds: int, device: str) -> tuple[list[tuple[str, ...]], bool | None]:

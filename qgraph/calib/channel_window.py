@@ -39,11 +39,14 @@ CACHE_LINE: Final = 64
 """Bytes that are brought into the cache together."""
 
 LONG_ROW: Final = 1 << 10
-"""Elements of a row above which 16 bits would have to be emptied too often; such rows are few."""
+"""Elements of a row above which 16 bits would soon overflow; such rows are few."""
 
 SHORT_COUNTS: Final = (1 << 16) - 1
 LONG_COUNTS: Final = (1 << 32) - 1
 """What a counter can hold."""
+
+Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""The keys of the bins that hold something, ``channel * CHANNEL_BINS + bin``, sorted, and how much each holds."""
 
 REST: Final = 1 << 16
 """Values below the window that are kept before they are sorted in."""
@@ -153,7 +156,7 @@ def count_filled(counters: NDArray[Any]) -> int:
 def take_filled(
     counters: NDArray[Any], step: int, first: int, keys: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> None:
-    """Write the counters that are not zero to a list, and empty them.
+    """Write the counters that are not zero to a list.
 
     Args:
         counters: [rows, WIDTH].
@@ -164,7 +167,6 @@ def take_filled(
         for place in range(counters.shape[1]):
             if counters[row, place]:
                 keys[n], counts[n] = row * step + first + place, counters[row, place]
-                counters[row, place] = 0
                 n += 1
 
 
@@ -179,11 +181,22 @@ def largest_magnitude(low: np.int64, high: np.int64) -> Place:
     return largest >> DROPPED_BITS
 
 
+def merged(some: Counts, more: Counts) -> Counts:
+    """The sum of two lists."""
+    if not (some[0].size and more[0].size):
+        return some if some[0].size else more
+    keys = np.concatenate([some[0], more[0]])
+    order = keys.argsort(kind="stable")  # which merges what is sorted already
+    keys = keys[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    return keys[first], np.add.reduceat(np.concatenate([some[1], more[1]])[order], first)
+
+
 class ChannelWindow:
     """The histograms of the channels of one tensor.
 
-    The counters are small, so that many of them stay in the cache, and are emptied into a sorted list of bins and
-    counts before they can overflow.
+    The counters are small, so that many of them stay in the cache. Before they can overflow they become larger, and
+    then are emptied into a sorted list of bins and counts.
 
     Attributes:
         counters: uint16, or uint32 for long rows, [channels, signs * WIDTH].
@@ -198,8 +211,7 @@ class ChannelWindow:
         self.base = 0
         self.rest = np.zeros(0, np.int64)
         self.used = 0
-        self._keys = np.zeros(0, np.int64)
-        self._counts = np.zeros(0, np.int64)
+        self._listed: Counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def reach(self, magnitude: int) -> None:
         """Move the window up so that it holds a magnitude bin, if it does not."""
@@ -209,10 +221,9 @@ class ChannelWindow:
 
     def make_room(self, elements: int) -> None:
         """See to it that the counters and the rest can take rows of that many values more."""
-        if elements > LONG_ROW and self.counters.dtype == np.uint16:
-            self._empty()
+        if self.counters.dtype == np.uint16 and elements > min(LONG_ROW, self._room):
             self.counters = self.counters.astype(np.uint32)
-            self._room = LONG_COUNTS
+            self._room += LONG_COUNTS - SHORT_COUNTS
         if elements > self._room:
             self._empty()
         self._room -= elements
@@ -221,41 +232,36 @@ class ChannelWindow:
             if elements > self.rest.size:
                 self.rest = np.zeros(max(REST, elements), np.int64)
 
-    def _empty(self) -> None:
-        """List what the counters hold."""
+    def _filled(self) -> Counts:
+        """What the counters hold."""
         sides = self.counters.reshape(-1, WIDTH)
         filled = count_filled(sides)
         keys, counts = np.empty(filled, np.int64), np.empty(filled, np.int64)
         take_filled(sides, CHANNEL_BINS // self._signs, self.base + 1 - LANES, keys, counts)
-        self._add(keys, counts)
+        return keys, counts
+
+    def _empty(self) -> None:
+        """List what the counters hold."""
+        self._listed = merged(self._listed, self._filled())
+        self.counters[:] = 0
         self._room = SHORT_COUNTS if self.counters.dtype == np.uint16 else LONG_COUNTS
 
     def _sort_in(self) -> None:
         """List what the rest holds."""
-        self._add(*np.unique(self.rest[: self.used], return_counts=True))
+        self._listed = merged(self._listed, np.unique(self.rest[: self.used], return_counts=True))
         self.used = 0
 
-    def _add(self, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        """Add counts of sorted bins to the list."""
-        if keys.size:
-            if not self._keys.size:
-                self._keys, self._counts = keys, counts
-                return
-            both = np.concatenate([self._keys, keys])
-            order = both.argsort(kind="stable")  # which merges what is sorted already
-            both = both[order]
-            first = np.flatnonzero(np.diff(both, prepend=-1))
-            self._counts = np.add.reduceat(np.concatenate([self._counts, counts])[order], first)
-            self._keys = both[first]
-
     def read(self) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.int64]]:
-        """Starts, bins and counts, as in `qgraph.calib.channels.ChannelStatistics`."""
-        self._empty()
+        """Starts, bins and counts, as in `qgraph.calib.channels.ChannelStatistics`.
+
+        The counters keep what they hold: listed, it would take more memory from then on.
+        """
         self._sort_in()
-        starts = np.searchsorted(self._keys, np.arange(self.counters.shape[0] + 1) * CHANNEL_BINS).astype(np.int64)
-        return starts, (self._keys % CHANNEL_BINS).astype(np.uint16), self._counts.copy()
+        keys, counts = merged(self._listed, self._filled())
+        starts = np.searchsorted(keys, np.arange(self.counters.shape[0] + 1) * CHANNEL_BINS).astype(np.int64)
+        return starts, (keys % CHANNEL_BINS).astype(np.uint16), counts
 
     @property
     def nbytes(self) -> int:
         """Bytes that the counters hold."""
-        return self.counters.nbytes + self.rest.nbytes + self._keys.nbytes + self._counts.nbytes
+        return self.counters.nbytes + self.rest.nbytes + sum(array.nbytes for array in self._listed)

@@ -23,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from qgraph.calib.statistics import TensorStatistics, empty_statistics, merge
 from qgraph.errors import DataError, StatisticsError
 
 Arrays = Mapping[str, NDArray[Any]]
+Kept = TypeVar("Kept")
 
 THREADS = 2
 """Inferences at a time, unless the caller says otherwise."""
@@ -67,16 +68,16 @@ Recording = Callable[[CollectionPlan, Mapping[str, TensorStatistics]], Recorder]
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(Generic[Kept]):
     """How far a calibration is: what a checkpoint keeps, and what a finished pass returns.
 
     Attributes:
-        statistics: of each collected tensor.
+        statistics: of each collected tensor, or what is kept of them.
         counted: per sample hash, how often it was counted.
         inferences: samples that the call which made this ran, those counted before it left out.
     """
 
-    statistics: Mapping[str, TensorStatistics]
+    statistics: Mapping[str, Kept]
     counted: Mapping[str, int]
     inferences: int = 0
 
@@ -86,13 +87,18 @@ class Progress:
         return sum(self.counted.values())
 
 
-def no_progress(plan: CollectionPlan) -> Progress:
+def unchanged(statistics: TensorStatistics) -> TensorStatistics:
+    """The statistics themselves: for `collect`, to keep them as they are."""
+    return statistics
+
+
+def no_progress(plan: CollectionPlan) -> Progress[TensorStatistics]:
     """Where every calibration of a plan begins."""
     statistics = {name: empty_statistics(atoms) for name, atoms in plan.recorded.items()}
     return Progress(MappingProxyType(statistics), MappingProxyType({}))
 
 
-def merge_progress(a: Progress, b: Progress) -> Progress:
+def merge_progress(a: Progress[TensorStatistics], b: Progress[TensorStatistics]) -> Progress[TensorStatistics]:
     """Join two parts of one data set, counted apart with one plan.
 
     Raises:
@@ -111,21 +117,24 @@ def collect(
     source: DataSource,
     plan: CollectionPlan,
     *,
+    keep: Callable[[TensorStatistics], Kept],
     steps: int | None = None,
     batch_size: int | None = None,
     part: Mapping[str, int] | None = None,
-    start: Progress | None = None,
-    checkpoint: Callable[[Progress], None] | None = None,
+    start: Progress[TensorStatistics] | None = None,
+    checkpoint: Callable[[Progress[Kept]], None] | None = None,
     checkpoint_every: float = 5.0,
     on_progress: Callable[[int, int], None] | None = None,
     on_doubt: Callable[[str], None] | None = None,
     threads: int = THREADS,
     recording: Recording | None = None,
     stop: Callable[[], BaseException | None] = lambda: None,
-) -> Progress:
+) -> Progress[Kept]:
     """Count the activations of every sample that `start` does not have yet.
 
     Args:
+        keep: what becomes of a tensor's statistics as soon as they are taken, in one of the threads: `unchanged`, or
+            something smaller, so that never all statistics are held beside the counters.
         steps: batches of data to use, ``steps * batch_size`` samples; None for all.
         batch_size: samples per step; None for the model's own, or 1. Only a model with a fixed batch is fed
             several samples at once.
@@ -164,20 +173,20 @@ def collect(
             del values  # which would keep it until the next batch
             end = stop()
             if checkpoint is not None and (end is not None or time.monotonic() - saved_at >= checkpoint_every):
-                checkpoint(recorder.progress())
+                checkpoint(recorder.progress(keep))
                 saved_at = time.monotonic()
                 finished = True
             if finished and on_progress is not None:
                 on_progress(recorder.samples, total)
             if end is not None:
                 raise end
-        progress = recorder.progress()
+        progress = recorder.progress(keep)
     if on_progress is not None and progress.inferences:
         on_progress(progress.samples, total)
     return progress
 
 
-def _check_start(start: Progress, plan: CollectionPlan, part: Mapping[str, int]) -> None:
+def _check_start(start: Progress[TensorStatistics], plan: CollectionPlan, part: Mapping[str, int]) -> None:
     planned = {name: statistics.atom_values for name, statistics in start.statistics.items()}
     wanted = plan.recorded
     if planned != dict(wanted):
@@ -193,7 +202,11 @@ def _does_not_repeat(detail: str) -> DataError:
 
 
 def _uncounted(
-    source: DataSource, limit: int | None, census: Mapping[str, int], part: Mapping[str, int], start: Progress
+    source: DataSource,
+    limit: int | None,
+    census: Mapping[str, int],
+    part: Mapping[str, int],
+    start: Progress[TensorStatistics],
 ) -> Iterator[Sample]:
     """The samples left to count; refuses data that is not, as a multiset, what the census found."""
     seen: Counter[str] = Counter()
@@ -245,7 +258,7 @@ class _Recorder:
         self,
         runner: Runner,
         plan: CollectionPlan,
-        start: Progress,
+        start: Progress[TensorStatistics],
         pool: ThreadPoolExecutor,
         threads: int,
         recording: Recording | None,
@@ -312,11 +325,15 @@ class _Recorder:
         self._inferences += len(batch)
         self.samples += len(batch)
 
-    def progress(self) -> Progress:
+    def progress(self, keep: Callable[[TensorStatistics], Kept]) -> Progress[Kept]:
         """Wait for all that is under way; then the state, as a value."""
         while self._under_way:
             self._finish()
         recorders = self._recorders.values() if self._together is None else (self._together,)
-        found = list(self._pool.map(lambda recorder: recorder.snapshot(), recorders))
-        statistics = {name: one for several in found for name, one in sorted(several.items())}
-        return Progress(MappingProxyType(statistics), MappingProxyType(dict(self._counted)), self._inferences)
+
+        def kept(recorder: SourceRecorder | Recorder) -> list[tuple[str, Kept]]:
+            return [(name, keep(one)) for name, one in recorder.snapshot().items()]
+
+        pairs = [pair for several in self._pool.map(kept, recorders) for pair in several]
+        found = dict(sorted(pairs, key=lambda pair: pair[0]))
+        return Progress(MappingProxyType(found), MappingProxyType(dict(self._counted)), self._inferences)

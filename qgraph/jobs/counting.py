@@ -10,7 +10,6 @@ those of finished passes are listed beside them::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -22,6 +21,7 @@ from qgraph.calib.own import Statistic
 from qgraph.calib.own_recorder import recording_own
 from qgraph.calib.passes import Footprint, schedule
 from qgraph.calib.plan import CollectionPlan
+from qgraph.calib.statistics import TensorStatistics
 from qgraph.jobs.interrupting import Asked, stopping_gently
 from qgraph.store import calibrations
 from qgraph.store.database import Database
@@ -63,7 +63,7 @@ class _Pass:
 
     sources: tuple[str, ...]
     done: tuple[str, ...]
-    start: Progress | None
+    start: Progress[TensorStatistics] | None
 
     def passes(self, work: Work) -> Passes | None:
         """As it is stored; None if it is the only one."""
@@ -96,10 +96,11 @@ def count(
             done = _run(claim, work, one, threads, ran, stop, doubt=number == 0)
         inferences += done.inferences
         ran = claim.calibration.inferences + inferences
-        blobs = _encoded(done)
         if number + 1 == len(todo):
-            return claim.complete(blobs, done.counted, samples=done.samples, inferences=ran), inferences
-        claim.begin_pass(blobs, inferences=ran, passes=Passes(todo[number + 1].done, todo[number + 1].sources))
+            return claim.complete(done.statistics, done.counted, samples=done.samples, inferences=ran), inferences
+        claim.begin_pass(
+            done.statistics, inferences=ran, passes=Passes(todo[number + 1].done, todo[number + 1].sources)
+        )
     raise AssertionError("a calibration has at least one pass")
 
 
@@ -130,7 +131,7 @@ def _plan_passes(
     return threads, todo
 
 
-def _stored(database: Database, calibration: str, plan: CollectionPlan) -> Progress:
+def _stored(database: Database, calibration: str, plan: CollectionPlan) -> Progress[TensorStatistics]:
     """What a calibration has counted of what a pass counts."""
     with database.reading() as connection:
         blobs = calibrations.load_statistics(connection, calibration, plan.recorded)
@@ -140,12 +141,12 @@ def _stored(database: Database, calibration: str, plan: CollectionPlan) -> Progr
 
 def _run(
     claim: calibrations.Claim, work: Work, one: _Pass, threads: int, ran: int, stop: Asked, *, doubt: bool
-) -> Progress:
+) -> Progress[bytes]:
     """One pass, or what is left of it, with its checkpoints."""
 
-    def checkpoint(progress: Progress) -> None:
+    def checkpoint(progress: Progress[bytes]) -> None:
         claim.checkpoint(
-            _encoded(progress),
+            progress.statistics,
             progress.counted,
             samples=progress.samples,
             inferences=ran + progress.inferences,
@@ -159,6 +160,7 @@ def _run(
         work.runner,
         work.source,
         work.plan.only(one.sources),
+        keep=encode,
         steps=work.steps,
         batch_size=work.batch_size,
         part=work.part,
@@ -184,9 +186,3 @@ def _recording(work: Work, *, first: bool) -> Recording | None:
     from qgraph.calib.device_recorder import recording_on  # loads triton
 
     return recording_on(work.device)
-
-
-def _encoded(progress: Progress) -> dict[str, bytes]:
-    with ThreadPoolExecutor(THREADS) as pool:  # most of the time goes into compression
-        encoded = list(pool.map(encode, progress.statistics.values()))
-    return dict(zip(progress.statistics, encoded, strict=True))

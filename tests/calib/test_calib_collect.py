@@ -15,11 +15,11 @@ from photographs import photographs
 from recorded import merged, recorded_of
 from small_models import build, inputs_of, small_cnn
 
-from qgraph.calib.collect import Progress, collect, merge_progress, no_progress
+from qgraph.calib.collect import Progress, collect, merge_progress, no_progress, unchanged
 from qgraph.calib.data import DataSource, open_data
 from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.plan import plan_collection
-from qgraph.calib.statistics import same_statistics
+from qgraph.calib.statistics import TensorStatistics, same_statistics
 from qgraph.errors import DataError, StatisticsError, UsageError
 from qgraph.ir.onnx_import import ImportedModel, load_model
 
@@ -37,10 +37,10 @@ class Case:
     def source(self, data: object) -> DataSource:
         return open_data(data, self.inputs)
 
-    def collect(self, data: object, **options: Any) -> Progress:
-        return collect(self.runner, self.source(data), self.plan, **options)
+    def collect(self, data: object, **options: Any) -> Progress[TensorStatistics]:
+        return collect(self.runner, self.source(data), self.plan, keep=unchanged, **options)
 
-    def assert_expected(self, progress: Progress) -> None:
+    def assert_expected(self, progress: Progress[TensorStatistics]) -> None:
         assert progress.counted == self.expected.counted
         for name, statistics in self.expected.statistics.items():
             assert same_statistics(progress.statistics[name], statistics), name
@@ -100,8 +100,10 @@ class DiedError(Exception):
     """Stands for a process that dies."""
 
 
-def dies_after(checkpoints: int, saved: list[Progress]) -> Callable[[Progress], None]:
-    def checkpoint(progress: Progress) -> None:
+def dies_after(
+    checkpoints: int, saved: list[Progress[TensorStatistics]]
+) -> Callable[[Progress[TensorStatistics]], None]:
+    def checkpoint(progress: Progress[TensorStatistics]) -> None:
         saved.append(progress)
         if len(saved) == checkpoints:
             raise DiedError
@@ -113,7 +115,7 @@ def dies_after(checkpoints: int, saved: list[Progress]) -> Callable[[Progress], 
 def test_it_can_be_interrupted_anywhere_and_resumed_in_any_order(case: Case, threads: int) -> None:
     points = set()
     for checkpoints in range(1, len(case.data)):
-        saved: list[Progress] = []
+        saved: list[Progress[TensorStatistics]] = []
         with pytest.raises(DiedError):
             case.collect(case.data, threads=threads, checkpoint=dies_after(checkpoints, saved), checkpoint_every=0)
         points.add(saved[-1].samples)
@@ -135,7 +137,7 @@ def test_equal_samples_are_counted_as_often_as_they_occur(cnn: Case) -> None:
 
 
 def test_checkpoints_come_in_time_and_not_more_often(cnn: Case) -> None:
-    saved: list[Progress] = []
+    saved: list[Progress[TensorStatistics]] = []
     cnn.collect(cnn.data, checkpoint=saved.append, checkpoint_every=3600)
     assert saved == []
     cnn.collect(cnn.data, checkpoint=saved.append, checkpoint_every=0)
@@ -218,7 +220,7 @@ def test_a_fixed_batch_is_filled(tmp_path: Path, cnn: Case) -> None:
     assert case.expected.samples == 6
     by_sample = cnn.collect(cnn.data[:6])
     assert same_statistics(case.expected.statistics["a"], by_sample.statistics["a"])
-    saved: list[Progress] = []
+    saved: list[Progress[TensorStatistics]] = []
     with pytest.raises(DiedError):
         case.collect(case.data, checkpoint=dies_after(1, saved), checkpoint_every=0)
     case.assert_expected(case.collect(case.data, start=saved[0]))
@@ -273,7 +275,7 @@ class Unsteady:
 def test_a_model_that_does_not_repeat_is_told_before_anything_is_counted(cnn: Case) -> None:
     told: list[str] = []
     unsteady = Unsteady(cnn.runner)
-    collect(unsteady, cnn.source(cnn.data), cnn.plan, on_doubt=told.append)
+    collect(unsteady, cnn.source(cnn.data), cnn.plan, keep=unchanged, on_doubt=told.append)
     assert len(told) == 1
     assert "(a)" in told[0]
     assert next(unsteady.calls) == len(cnn.data) + 1  # the first sample twice, and one of both counted
@@ -293,7 +295,7 @@ def test_a_part_of_the_data_is_counted_alone(cnn: Case) -> None:
 def test_some_of_the_activations_are_counted_alone(cnn: Case) -> None:
     names = cnn.plan.exposed
     for some in (names[:3], names[3:]):
-        found = collect(cnn.runner, cnn.source(cnn.data), cnn.plan.only(some))
+        found = collect(cnn.runner, cnn.source(cnn.data), cnn.plan.only(some), keep=unchanged)
         assert found.statistics
         for name, statistics in found.statistics.items():
             assert same_statistics(statistics, cnn.expected.statistics[name]), name

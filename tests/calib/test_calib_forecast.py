@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from small_models import inputs_of, small_cnn
 
-from qgraph.calib.collect import THREADS, collect
+from qgraph.calib.collect import THREADS, collect, unchanged
 from qgraph.calib.data import open_data
 from qgraph.calib.forecast import Forecast, forecast
 from qgraph.calib.onnx_runner import OnnxRunner
@@ -48,7 +48,7 @@ def test_it_tells_the_samples_and_tensors_that_are_then_counted(tmp_path: Path) 
     imported = small_cnn(tmp_path)
     plan = plan_collection(imported.structure)
     source = open_data([image(8, 3), image(9, 2)], inputs_of(imported.structure))
-    done = collect(OnnxRunner(imported.proto, plan.exposed), source, plan)
+    done = collect(OnnxRunner(imported.proto, plan.exposed), source, plan, keep=unchanged)
     assert found.samples == done.samples == 5
     assert found.collected == len(done.statistics)
     assert found.followed == len({follower.tensor for follower in plan.followers} - plan.recorded.keys()) > 0

@@ -13,7 +13,7 @@ from package_file import package_file
 from photographs import photographs
 from small_models import build, inputs_of, small_cnn
 
-from qgraph.calib.collect import Progress, collect
+from qgraph.calib.collect import Progress, collect, unchanged
 from qgraph.calib.data import open_data
 from qgraph.calib.followers import Follower
 from qgraph.calib.onnx_runner import OnnxRunner
@@ -25,9 +25,9 @@ from qgraph.ir.elements import Structure
 from qgraph.ir.onnx_import import ImportedModel, load_model
 
 
-def collected(model: ImportedModel, plan: CollectionPlan, data: NDArray[np.float32]) -> Progress:
+def collected(model: ImportedModel, plan: CollectionPlan, data: NDArray[np.float32]) -> Progress[TensorStatistics]:
     inputs = inputs_of(model.structure)
-    return collect(OnnxRunner(model.proto, plan.exposed), open_data(data, inputs), plan)
+    return collect(OnnxRunner(model.proto, plan.exposed), open_data(data, inputs), plan, keep=unchanged)
 
 
 def without_followers(plan: CollectionPlan) -> CollectionPlan:
