@@ -22,13 +22,13 @@ from torch import Tensor
 from qgraph.calib.rows import RowStatistics, gap_edges, second_edges
 from qgraph.tqc import Scheme
 
-BATCH_ELEMENTS = 1 << 21
-"""Elements of an intermediate tensor: candidates times bins, or candidates times offsets."""
+BATCH_ELEMENTS = 1 << 17
+"""Elements of an intermediate tensor, candidates times bins, or candidates times offsets: one stays in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The bins of rows along all recorded axes.
+    """The bins of rows along all recorded axes, those with the largest gap first.
 
     Attributes:
         second: float64 [b], the least number above which no second largest element of the bin lies.
@@ -54,12 +54,15 @@ def rows_from(statistics: Sequence[RowStatistics], device: torch.device) -> Rows
     """Rows as torch tensors; those along several axes count together."""
     columns: tuple[list[Tensor], ...] = ([], [], [], [])
     for one in statistics:
-        (low, high), (gap, _) = second_edges(one), gap_edges(one)
-        for column, values in zip(columns, (high, low + gap, gap, one.counts), strict=True):
+        (low, high), (least, _) = second_edges(one), gap_edges(one)
+        for column, values in zip(columns, (high, low + least, least, one.counts), strict=True):
             column.append(torch.from_numpy(values))
-    joined = [torch.cat([torch.zeros(0, dtype=torch.float64), *column]).to(device) for column in columns[:3]]
+    second, largest, gap = (
+        torch.cat([torch.zeros(0, dtype=torch.float64), *column]).to(device) for column in columns[:3]
+    )
     counts = torch.cat([torch.zeros(0, dtype=torch.int64), *columns[3]]).to(device)
-    return Rows(joined[0], joined[1], joined[2], counts, sum(one.single for one in statistics))
+    order = gap.argsort(descending=True, stable=True)
+    return Rows(second[order], largest[order], gap[order], counts[order], sum(one.single for one in statistics))
 
 
 def least_gap(scheme: Scheme) -> float:
@@ -71,9 +74,10 @@ def kept(rows: Rows, scale: Tensor, offset: Tensor, scheme: Scheme) -> Tensor:
     """How many rows stay in order with each scale and offset, float64 and int64 [k]: int64 [k]."""
     found = [torch.zeros(0, dtype=torch.int64, device=scale.device)]
     for part in _parts(scale.numel(), rows.counts.numel()):
-        lowest, highest, apart = _offsets(rows, scale[part, None], scheme)
+        apart, some = _apart(rows, scale[part, None], scheme)
+        lowest, highest = _offsets(some, scale[part, None], scheme)
         inside = apart & (lowest <= offset[part, None]) & (offset[part, None] <= highest)
-        found.append((inside * rows.counts).sum(dim=1))
+        found.append((inside * some.counts).sum(dim=1))
     return torch.cat(found) + rows.single
 
 
@@ -92,11 +96,12 @@ def best_kept(rows: Rows, scale: Tensor, wanted: Tensor, scheme: Scheme) -> tupl
     offsets = [torch.zeros((0, 2), dtype=torch.int64, device=scale.device)]
     counts = [torch.zeros(0, dtype=torch.int64, device=scale.device)]
     for part in _parts(scale.numel(), max(rows.counts.numel(), steps + 2)):
-        lowest, highest, apart = _offsets(rows, scale[part, None], scheme)
-        first = (lowest - scheme.quant_min).clamp(0, steps + 1)
-        after = torch.maximum((highest - scheme.quant_min + 1).clamp(0, steps + 1), first)
+        apart, some = _apart(rows, scale[part, None], scheme)
+        lowest, highest = _offsets(some, scale[part, None], scheme)
+        first = lowest.sub_(scheme.quant_min).clamp_(0, steps + 1).to(torch.int64)
+        after = torch.maximum(highest.sub_(scheme.quant_min - 1).clamp_(0, steps + 1).to(torch.int64), first)
         change = torch.zeros((first.shape[0], steps + 2), dtype=torch.int64, device=scale.device)
-        weight = apart * rows.counts
+        weight = apart * some.counts
         change.scatter_add_(1, first, weight).scatter_add_(1, after, -weight)
         cover = change.cumsum(1)[:, : steps + 1]
         most = cover.amax(dim=1)
@@ -123,15 +128,22 @@ def kept_of(statistics: Sequence[RowStatistics], scale: float, offset: int, sche
     return int(count[0]), rows.total
 
 
-def _offsets(rows: Rows, scale: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor]:
-    """The lowest and the highest offset that keeps each row at each scale, and whether its gap is wide enough: [k, b].
+def _apart(rows: Rows, scale: Tensor, scheme: Scheme) -> tuple[Tensor, Rows]:
+    """Which gaps are wide enough for each scale, float64 [k, 1]: bool [k, b], for those b that are for one of them."""
+    wanted = scale * least_gap(scheme)
+    b = int((rows.gap > wanted.amin()).sum())
+    some = Rows(rows.second[:b], rows.largest[:b], rows.gap[:b], rows.counts[:b], rows.single)
+    return wanted < some.gap, some
+
+
+def _offsets(rows: Rows, scale: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest offset that keeps each row at each scale, whole numbers as float64 [k, b].
 
     The second largest element lies at most at the edge, so a quotient that is rounded up there is the worst case.
     """
-    limit = float(1 << 40)
-    highest = scheme.quant_max - 1 - (rows.second / scale).round().clamp(-limit, limit).to(torch.int64)
-    lowest = scheme.quant_min + 1 - (rows.largest / scale).round().clamp(-limit, limit).to(torch.int64)
-    return lowest, highest, scale * least_gap(scheme) < rows.gap
+    lowest = (rows.largest / scale).round_().neg_().add_(scheme.quant_min + 1)
+    highest = (rows.second / scale).round_().neg_().add_(scheme.quant_max - 1)
+    return lowest, highest
 
 
 def _parts(candidates: int, width: int) -> Iterator[slice]:
