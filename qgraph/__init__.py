@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qgraph.api import open as open  # noqa: A004 - qgraph.open is its name
     from qgraph.calib.images import ImageOptions as ImageOptions
     from qgraph.calib.observers.catalog import register_calibration_observer as register_calibration_observer
+    from qgraph.checking import check as check
     from qgraph.errors import QgraphError as QgraphError
     from qgraph.passes.entry import quantize_onnx_model as quantize_onnx_model
     from qgraph.passes.entry import quantize_torch_model as quantize_torch_model
@@ -54,6 +55,7 @@ _HOMES = {
     "RuntimeCalibrationPass": "qgraph.passes.passes",
     "TargetPlatform": "qgraph.passes.platforms",
     "TensorQuantizationConfig": "qgraph.tqc",
+    "check": "qgraph.checking",
     "compare_golden": "qgraph.analysis.golden",
     "export_ppq_graph": "qgraph.passes.exporting",
     "graphwise_error_analyse": "qgraph.passes.error_analysis",
@@ -81,6 +83,8 @@ __all__ = [
     "RuntimeCalibrationPass",
     "TargetPlatform",
     "TensorQuantizationConfig",
+    "check",
+    "compare_golden",
     "export_ppq_graph",
     "graphwise_error_analyse",
     "layerwise_error_analyse",

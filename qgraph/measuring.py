@@ -24,6 +24,11 @@ class MeasuredRun:
         self._database = database
         self.id = reference
 
+    @property
+    def location(self) -> str:
+        """The path or URL of the database that the run is in."""
+        return self._database.location
+
     def golden(
         self,
         data: object,
@@ -102,7 +107,7 @@ class MeasuredRun:
             images=images,
             optimized=optimized,
             layers=layers,
-            below_db=below_db,
+            below_db=arguments.finite("below_db", below_db),
             labels=labels,
             libraries=arguments.paths("op_library", op_library),
             report=report,

@@ -13,7 +13,10 @@ from qgraph import answers, arguments
 from qgraph.answers import Answer
 from qgraph.constraints import blame as blaming
 from qgraph.constraints import explain
+from qgraph.constraints.alignment import REMOVING
+from qgraph.constraints.merge_methods import FAMILIES
 from qgraph.constraints.model import Edge, Same, SlotPlan
+from qgraph.ir.elements import Structure
 from qgraph.measuring import MeasuredRun, moved
 from qgraph.solve.run import RunData, RunSettings
 from qgraph.store import models, provenance, queries, runs, view_tables
@@ -120,14 +123,16 @@ class Run(MeasuredRun):
         return answers.why_not(a, b, chain, plans[start])
 
     def _dropped_ties(self, settings: RunSettings) -> tuple[tuple[Same, str], ...]:
-        """What the target would tie, and which override of the run drops it."""
-        if not any(text.startswith(("unshare ", "force-unshare ")) for text in settings.overrides):
+        """What the target would tie, and which option or override of the run drops it."""
+        if not settings.overrides and not any(getattr(settings, option) in REMOVING for option in FAMILIES):
             return ()
         from qgraph.jobs.question import ties_dropped  # only for such runs
 
+        return ties_dropped(self._structure, settings)
+
+    def _structure(self) -> Structure:
         with self._database.store().reading() as connection:
-            structure = models.load_structure(connection, runs.resolve_run(connection, self.id).model)
-        return ties_dropped(structure, settings)
+            return models.load_structure(connection, runs.resolve_run(connection, self.id).model)
 
     def blame(self, group: str, *, top: int | None = None) -> Answer:
         """The minimal sets of constraints whose removal would split a group, the dearest sharing first.

@@ -106,6 +106,20 @@ def ppocr4_det(real: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ppocr_cls(real: Path) -> Path:
+    """PP-OCR's small classifier of text directions, for all that would be the same on a larger model."""
+    MODELS["ppocr_cls_v2"].write(real / "ppocr_cls.onnx")
+    return real / "ppocr_cls.onnx"
+
+
+@pytest.fixture(scope="session")
+def cls_photos(real: Path) -> Path:
+    """8 photographs for `ppocr_cls`, 48x192."""
+    np.savez(real / "cls_photos.npz", allow_pickle=False, **MODELS["ppocr_cls_v2"].samples(8, 0))
+    return real / "cls_photos.npz"
+
+
+@pytest.fixture(scope="session")
 def mobilenet_v2(real: Path) -> Path:
     """MobileNetV2 with its ImageNet weights."""
     MODELS["mobilenet_v2"].write(real / "mobilenet_v2.onnx")

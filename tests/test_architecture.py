@@ -47,6 +47,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "table": ({"errors"}, {"pandas", "polars"}),
     "answers": (FOUNDATION | {"constraints", "store"}, set()),
     "calibration": ({""}, set()),
+    "checking": ({""}, set()),
     "importing": ({""}, set()),
     "measuring": ({""}, set()),
     "run": ({""}, set()),

@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
     """A new virtual environment that sees this one's libraries, but not its qgraph; returns its python."""
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     site = Path(
         run(tmp_path / "env/bin/python", "-c", "import site; print(site.getsitepackages()[0])", cwd=tmp_path).strip()
     )
@@ -58,7 +58,8 @@ def test_an_installation_calibrates_and_checks_its_database(
     kind: str, environment: Path, tmp_path: Path, request: pytest.FixtureRequest, ppocr4_det: Path, ocr_photos: Path
 ) -> None:
     what = [request.getfixturevalue("wheel")] if kind == "wheel" else ["--no-build-isolation", "-e", ROOT]
-    run(environment, "-m", "pip", "install", "--quiet", "--no-deps", *what, cwd=tmp_path)
+    pip = (sys.executable, "-m", "pip", "--python", environment)
+    run(*pip, "install", "--quiet", "--no-deps", *what, cwd=tmp_path)
     where = run(environment, "-c", "import qgraph; print(qgraph.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(tmp_path if kind == "wheel" else ROOT)
     qgraph = environment.parent / "qgraph"

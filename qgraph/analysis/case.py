@@ -48,6 +48,17 @@ class Case:
         found = self.model.quantizations.get(slot, ())
         return tuple(Parameters(plan.tensor, entry.dtype, entry.scale, entry.offset) for entry in found)
 
+    def bias_type(self, bias: Parameters, activation: Parameters | None) -> str:
+        """The integer type of a bias beside an activation: its own where the target takes that.
+
+        An ONNX file can have no bias of more than 32 bits, so the widest is meant in the target's own format only.
+        """
+        width = None if activation is None else self.pack.width(activation.dtype)
+        if width is None or not width.bias_bits:
+            return self.pack.bias.dtype
+        types = [f"int{bits}" for bits in sorted(width.bias_bits)]
+        return bias.dtype if bias.dtype in types else types[-1 if self.model.is_stored else 0]
+
     def inside(self, slot: str, op: str) -> str:
         """The slot that a constraint on `op` is about: where the file quantizes within a fused chain, that place."""
         found, current = slot, slot

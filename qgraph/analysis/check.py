@@ -59,7 +59,7 @@ def check(model: QuantizedModel, pack: RulePack, prices: Prices = NO_PRICES) -> 
             *(violation for ratio in constraints.ratios for violation in ratio_violations(ratio, case)),
             *_requantized(case),
             *_reinterpreted(case),
-            *scheme_violations(constraints, model.quantizations, pack, case.ops),
+            *scheme_violations(constraints, model, pack, case.ops),
         ]
     )
     preferred = [tie for tie in constraints.same if tie.strength == Strength.PREFERRED]
@@ -149,7 +149,10 @@ def _quantized_ops(model: QuantizedModel) -> frozenset[str]:
 
 def _rules(pack: RulePack, violations: Iterable[Violation]) -> tuple[Rule, ...]:
     rules = {violation.rule: Rule(violation.rule, violation.kind, violation.source) for violation in violations}
-    rules |= {rule.name: Rule(rule.name, "same", rule.source) for rule in pack.same}
+    rules |= {
+        rule.name: Rule(rule.name, "same", rule.source, preferred=rule.strength == Strength.PREFERRED)
+        for rule in pack.same
+    }
     rules |= {rule.name: Rule(rule.name, "fixed", rule.source) for rule in pack.fixed}
     rules |= {rule.name: Rule(rule.name, "derived", rule.source) for rule in pack.weighted if rule.bias is not None}
     rules |= {rule.name: Rule(rule.name, "fused", rule.source) for rule in pack.fusions}
@@ -246,10 +249,10 @@ def _derived(bias: Derived, case: Case) -> Iterator[Located]:
     found, inputs, weights = case.at(bias.slot), case.at(bias.activation), case.at(bias.weight)
     if not found:
         return
-    entry, dtype = found[0], case.pack.bias.dtype
+    entry = found[0]
     wrong = []
-    beside = case.pack.width(inputs[0].dtype) if inputs else None
-    if entry.dtype not in (dtype, *(f"int{bits}" for bits in (() if beside is None else beside.bias_bits))):
+    dtype = case.bias_type(entry, inputs[0] if inputs else None)
+    if entry.dtype != dtype:
         wrong.append(f"is {entry.dtype}, not {dtype}")
     if any(entry.offset):
         wrong.append("has a zero point other than 0")

@@ -295,7 +295,7 @@ def _new_bias(bias: Derived, label: Parameters, case: Case) -> Parameters | None
     wanted = product(label, weight, len(stored.scale))
     if wanted is None or (same_scales(stored.scale, wanted) and not any(stored.offset)):
         return None
-    return Parameters(stored.name, case.pack.bias.dtype, wanted, (0,) * len(wanted))
+    return Parameters(stored.name, case.bias_type(stored, label), wanted, (0,) * len(wanted))
 
 
 def _changes(

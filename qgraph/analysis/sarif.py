@@ -54,15 +54,19 @@ def _id(report: Report, rule: str) -> str:
 
 
 def _rule(report: Report, rule: Rule) -> Mapping[str, object]:
+    about = PREFERRED if rule.preferred else _KINDS[rule.kind]
     return {
         "id": _id(report, rule.name),
         "name": rule.name,
-        "shortDescription": {"text": f"{_KINDS[rule.kind]} ({report.target}, pack version {report.version})"},
-        "fullDescription": {"text": f"{_KINDS[rule.kind]}. Source: {rule.source}"},
-        "defaultConfiguration": {"level": "error"},
+        "shortDescription": {"text": f"{about} ({report.target}, pack version {report.version})"},
+        "fullDescription": {"text": f"{about}. Source: {rule.source}"},
+        "defaultConfiguration": {"level": "note" if rule.preferred else "error"},
         "properties": {"tags": ["quantization", rule.kind]},
     }
 
+
+PREFERRED = "Tensors that the target prefers to have equal scale and zero point"
+"""What a rule is about that a model may break."""
 
 _KINDS = {
     "same": "Tensors that must have equal scale and zero point",

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from qgraph.analysis.parameters import Parameters, limits, width
 from qgraph.analysis.violation import Violation
 from qgraph.constraints.model import Constraints, SlotPlan
+from qgraph.constraints.rule_index import index_rules
 from qgraph.constraints.rule_pack import RulePack
-from qgraph.formats.quantized_model import Quantization
+from qgraph.formats.quantized_model import Quantization, QuantizedModel
 from qgraph.ir.elements import Op
 from qgraph.ir.slots import parts
 from qgraph.tqc import Scheme
@@ -37,7 +38,7 @@ class _Problem:
 
 def scheme_violations(
     constraints: Constraints,
-    quantizations: Mapping[str, tuple[Quantization, ...]],
+    model: QuantizedModel,
     pack: RulePack,
     ops: Mapping[str, Op],
 ) -> Iterator[Violation]:
@@ -50,43 +51,43 @@ def scheme_violations(
     place = {name: index for index, name in enumerate(ops)}
     uses = []
     for slot, plan in constraints.slots.items():
-        if plan.scheme is not None and plan.role != BIAS and slot in quantizations:
+        if plan.scheme is not None and plan.role != BIAS and slot in model.quantizations:
             op = parts(slot).op or parts(readers.get(slot, slot)).op or ""
             uses.append((place.get(op, len(place)), slot, op, plan))
     found: dict[_Problem, dict[Parameters, str]] = {}
     for _, slot, op, plan in sorted(uses, key=lambda use: use[:2]):
-        for entry in quantizations[slot]:
+        for entry in model.quantizations[slot]:
             for problem in _problems(entry, plan, pack):
                 parameters = Parameters(plan.tensor, entry.dtype, entry.scale, entry.offset)
                 found.setdefault(problem, {}).setdefault(parameters, op)
     for problem, tensors in found.items():
-        yield _violation(problem, tensors, pack, ops)
+        yield _violation(problem, tensors, pack, ops, model)
 
 
 def _violation(
-    problem: _Problem, tensors: Mapping[Parameters, str], pack: RulePack, ops: Mapping[str, Op]
+    problem: _Problem, tensors: Mapping[Parameters, str], pack: RulePack, ops: Mapping[str, Op], model: QuantizedModel
 ) -> Violation:
     first, op = next(iter(tensors.items()))
-    op_type = ops[op].type if op in ops else ""
     others = len({entry.name for entry in tensors}) - 1
     more = "" if not others else f" and {others} other tensor{'s' if others > 1 else ''}"
     return Violation(
         rule=problem.rule,
         kind="scheme",
         op=op,
-        op_type=op_type,
-        source=_source(problem, op_type, pack),
+        op_type=ops[op].type if op in ops else "",
+        source=_source(problem, ops.get(op), pack, model),
         tensors=tuple(tensors),
         message=f"{first.name}{more}: {problem.found}, {pack.name} has {problem.wanted}",
         repair=problem.cure,
     )
 
 
-def _source(problem: _Problem, op_type: str, pack: RulePack) -> str:
+def _source(problem: _Problem, op: Op | None, pack: RulePack, model: QuantizedModel) -> str:
     """Where a scheme is written: what is special to a weight's op says its rule, the rest the head of the pack."""
-    if problem.rule == "weight_granularity":
-        return next((rule.source for rule in pack.weighted if op_type in rule.ops), pack.source)
-    return pack.source
+    rule = None
+    if problem.rule == "weight_granularity" and op is not None:
+        rule = index_rules(pack).weighted_rule(op, {tensor.name: tensor for tensor in model.structure.tensors})
+    return pack.source if rule is None else rule.source
 
 
 def _problems(entry: Quantization, plan: SlotPlan, pack: RulePack) -> Iterator[_Problem]:

@@ -22,6 +22,7 @@ from onnx import ModelProto, helper
 
 from qgraph.analysis.sensitivity_model import Exported, Feed, Site, Switched
 from qgraph.analysis.sessions import InMemory, Sample, open_session, run_float
+from qgraph.analysis.verify_sums import inner
 from qgraph.errors import DataError, ModelError
 from qgraph.formats.encoding import Encoding
 
@@ -142,8 +143,8 @@ class Probe:
             for name, x, y in zip(self._outputs, expected, self._run({**feed, **fed}), strict=True):
                 finite = np.isfinite(x) & np.isfinite(y)
                 difference = (x - y)[finite]
-                signal[name] += float(x[finite] @ x[finite])
-                error[name] += float(difference @ difference)
+                signal[name] += inner(x[finite], x[finite])
+                error[name] += inner(difference, difference)
         ratios = {name: _ratio(error[name], signal[name]) for name in self._all}
         ratios[TOGETHER] = sum(ratios.values()) / len(ratios)
         return {name: decibels(ratio) for name, ratio in sorted(ratios.items())}

@@ -53,7 +53,7 @@ class InMemory:
 
 
 def open_session(
-    model: Path | InMemory, *, optimized: bool = True, libraries: Sequence[Path] = ()
+    model: Path | InMemory, *, optimized: bool = True, libraries: Sequence[Path] = (), threads: int | None = None
 ) -> onnxruntime.InferenceSession:
     """Open a model for the CPU.
 
@@ -62,13 +62,14 @@ def open_session(
         optimized: onnxruntime's default optimisation, which turns Q/DQ into integer kernels; without it every node
             runs as it is written.
         libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        threads: that one inference uses; None for as many as there are cores.
 
     Raises:
         ModelError: onnxruntime cannot load the model.
         UsageError: a library cannot be loaded.
     """
     try:
-        return _session(model, optimized=optimized, libraries=libraries)
+        return _session(model, optimized=optimized, libraries=libraries, threads=threads)
     except QgraphError:
         raise
     except Exception as error:  # the runtime's errors have no common class
@@ -136,10 +137,13 @@ def with_outputs(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
     return proto
 
 
-def _session(model: Path | InMemory, *, optimized: bool, libraries: Sequence[Path]) -> onnxruntime.InferenceSession:
+def _session(
+    model: Path | InMemory, *, optimized: bool, libraries: Sequence[Path], threads: int | None = None
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     register(options, libraries)
     options.log_severity_level = FATAL_ONLY
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source: bytes | str = str(model)

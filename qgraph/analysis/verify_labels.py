@@ -70,10 +70,14 @@ def read_labels(labels: str | Path, data: object) -> LabelOf:
 def _array(path: Path) -> list[int]:
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError("cannot read the labels", f"{path} ({error.strerror or error})", "check the path") from error
+    except (ValueError, EOFError) as error:
         raise DataError("cannot read the labels", f"{path}: {error}", "save them with numpy.save") from error
     if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
         raise DataError("labels must be one integer per sample", str(path), "save an array of one axis, of integers")
+    if found.size and found.min() < 0:
+        raise DataError("a label below 0", f"{path}: {found.min()}", "count the classes from 0")
     return [int(one) for one in found]
 
 
@@ -107,6 +111,20 @@ def _in_order(labels: Sequence[int], name: str) -> LabelOf:
         return labels[position]
 
     return label_of
+
+
+def refuse_left_over(label_of: LabelOf, samples: int) -> None:
+    """Refuse labels in order that go on behind the last sample: some may belong to others than they were taken for.
+
+    Raises:
+        DataError: there are more labels than samples.
+    """
+    try:
+        label_of(samples, "")
+    except DataError:
+        return
+    which = f"{samples} samples were used; an image that was left out has none"
+    raise DataError("more labels than samples", which, "give one for each sample, or FILE,LABEL in a .csv")
 
 
 def _by_file(labels: Mapping[tuple[str, ...], int], name: str) -> LabelOf:

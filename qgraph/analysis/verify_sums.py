@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from qgraph.errors import ModelError
 
 
+def inner(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The inner product of two vectors, in one thread: BLAS cuts it up by the number of cores, and rounds by that."""
+    return float(np.einsum("i,i->", x, y))
+
+
 @dataclass(frozen=True, slots=True)
 class OutputAgreement:
     """How one tensor of two models agrees, over all samples.
@@ -70,10 +75,10 @@ class Sums:
         x, y = x[finite], y[finite]
         difference = x - y
         self.values += x.size
-        self.signal += float(x @ x)
-        self.exported += float(y @ y)
-        self.product += float(x @ y)
-        self.error += float(difference @ difference)
+        self.signal += inner(x, x)
+        self.exported += inner(y, y)
+        self.product += inner(x, y)
+        self.error += inner(difference, difference)
         self.max_abs_error = max(self.max_abs_error, float(np.abs(difference).max(initial=0.0)))
 
     def agreement(self) -> OutputAgreement:

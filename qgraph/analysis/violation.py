@@ -147,11 +147,17 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a model was held against: a rule of the pack, or a part of its schemes. `kind` as of `Violation`."""
+    """What a model was held against: a rule of the pack, or a part of its schemes.
+
+    Attributes:
+        kind: as of `Violation`.
+        preferred: the target would rather have it so, and takes a model that is not.
+    """
 
     name: str
     kind: str
     source: str
+    preferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +178,28 @@ class Report:
     summary: Summary
     repairs: tuple[Repair, ...] = ()
     notes: tuple[Violation, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """The report as a dict for JSON; a repair has the places of its violations in their list."""
+        place = {violation.key: index for index, violation in enumerate(self.violations)}
+        return {
+            "target": self.target,
+            "target_version": self.version,
+            "violations": [violation.as_json() for violation in self.violations],
+            "repairs": [
+                {
+                    "violations": sorted(place[violation.key] for violation in repair.violations),
+                    "changes": [change.as_json() for change in repair.changes],
+                    "text": repair.text,
+                }
+                for repair in self.repairs
+            ],
+            "notes": [note.as_json() for note in self.notes],
+            "summary": {
+                "ops": self.summary.ops,
+                "quantized_tensors": self.summary.quantized,
+                "left_float": list(self.summary.left_float),
+                "not_wanted": list(self.summary.not_wanted),
+                "unread": list(self.summary.unread),
+            },
+        }

@@ -64,19 +64,31 @@ def _spread(channels: ChannelStatistics) -> tuple[Integers, NDArray[np.uint32], 
     owner = np.repeat(np.arange(channels.size), np.diff(channels.starts))
     fine = channels.bins[:, None].astype(np.int64) * FINE + np.arange(FINE)
     known = _known(channels, owner, fine)
-    finite = np.isfinite(channels.minimum)
-    low, high = (
-        grid.value_rank(grid.bin_of(np.where(finite, extreme, 0)))[owner, None]
-        for extreme in (channels.minimum, channels.maximum)
-    )
+    low, high = _between(channels)
     rank = grid.value_rank(fine)
-    inside = (rank >= low) & (rank <= high) | (known > 0)
+    inside = (rank >= low[owner, None]) & (rank <= high[owner, None])
+    inside |= (known > 0) & ~inside.any(axis=1, keepdims=True)
     rest = (channels.counts - known.sum(axis=1))[:, None]
     width, position = inside.sum(axis=1)[:, None], inside.cumsum(axis=1)
     even = position * rest // width - (position - 1) * rest // width
     counts = known + np.where(inside, even, 0)
     some = counts > 0
     return np.broadcast_to(owner[:, None], fine.shape)[some], fine[some].astype(np.uint32), counts[some]
+
+
+def _between(channels: ChannelStatistics) -> tuple[Integers, Integers]:
+    """The ranks of the lowest and the highest grid bin of each channel where something can lie between its extremes.
+
+    A bin begins with its value of least magnitude. An outermost one that is an extreme has the bin to itself.
+    """
+    finite = np.isfinite(channels.minimum)
+    minimum, maximum = (np.where(finite, extreme, 0) for extreme in (channels.minimum, channels.maximum))
+    alone_low, alone_high = (
+        some & (one.astype(np.float32).view(np.uint32) % (1 << grid.DROPPED_BITS) == 0)
+        for one, some in ((minimum, minimum < 0), (maximum, maximum > 0))
+    )
+    low, high = (grid.value_rank(grid.bin_of(one)) for one in (minimum, maximum))
+    return low + alone_low, high - alone_high
 
 
 def _known(channels: ChannelStatistics, owner: Integers, fine: Integers) -> Integers:

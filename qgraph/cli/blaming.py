@@ -11,7 +11,7 @@ from typer.exceptions import Exit
 import qgraph
 from qgraph.cli import completion
 from qgraph.cli.options import DEFAULT_DATABASE, LATEST, Db, Json, RunArgument, RunOption, Top
-from qgraph.cli.output import cell, decibel, plural, write_json, write_line, write_table
+from qgraph.cli.output import broken_ratios, cell, decibel, plural, write_json, write_line, write_table
 
 app = typer.Typer()
 
@@ -66,9 +66,10 @@ def edge_in_words(edge: dict[str, Any]) -> str:
     """What an edge is, and how it can be done without."""
     if edge["kind"] == "tensor":
         return f"{edge['from']} → {edge['to']}: by a requantize there"
-    return (
-        f"{edge['from']} – {edge['to']}: the {edge['strength']} rule {edge['rule']} at {edge['op']} ({edge['op_type']})"
-    )
+    ends = f"{edge['from']} – {edge['to']}"
+    if not edge["op"]:  # a sharing that the user asked for
+        return f"{ends}: {edge['source']}"
+    return f"{ends}: the {edge['strength']} rule {edge['rule']} at {edge['op']} ({edge['op_type']})"
 
 
 @app.command()
@@ -145,7 +146,9 @@ def show_coverage(answer: dict[str, Any]) -> None:
         ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         write_table(("slots#", "not quantized because"), ((count, reason) for reason, count in ranked))
     write_line("")
-    for finding in answer["findings"]:
+    for line in broken_ratios(answer["findings"], answer["run"]):
+        write_line(f"ratio: {line}")
+    for finding in (one for one in answer["findings"] if one["kind"] != "ratio"):
         write_line(f"{finding['kind']}: {finding['message']} ({finding['source']})")
     for slot in answer["missing"]:
         write_line(f"missing: {slot['slot']} ({slot['tensor']}) is {slot['state']}, {cell(slot['reason'])}")

@@ -73,45 +73,11 @@ def check(
         log = sarif(report, model, version("qgraph"))
         typer.echo(json_.dumps(log, indent=2, ensure_ascii=False, allow_nan=False))
     elif json or format is Format.JSON:
-        _write_json(report, model)
+        write_json({"model": str(model), **report.as_json()})
     else:
         _write_text(report, model)
     if report.violations:
         raise Exit(1)
-
-
-def _write_json(report: Report, model: Path) -> None:
-    summary = report.summary
-    write_json(
-        {
-            "model": str(model),
-            "target": report.target,
-            "target_version": report.version,
-            "violations": [violation.as_json() for violation in report.violations],
-            "repairs": _repairs(report),
-            "notes": [note.as_json() for note in report.notes],
-            "summary": {
-                "ops": summary.ops,
-                "quantized_tensors": summary.quantized,
-                "left_float": summary.left_float,
-                "not_wanted": summary.not_wanted,
-                "unread": summary.unread,
-            },
-        }
-    )
-
-
-def _repairs(report: Report) -> list[dict[str, object]]:
-    """The repairs, each with the places of its violations in the list of violations."""
-    place = {violation.key: index for index, violation in enumerate(report.violations)}
-    return [
-        {
-            "violations": sorted(place[violation.key] for violation in repair.violations),
-            "changes": [change.as_json() for change in repair.changes],
-            "text": repair.text,
-        }
-        for repair in report.repairs
-    ]
 
 
 def _write_text(report: Report, model: Path) -> None:

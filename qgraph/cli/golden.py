@@ -120,5 +120,7 @@ def compare(
         if names:
             note(f"{told}: {plural(len(names), 'tensor')}: {', '.join(names[:NAMES])}{', …' if names[NAMES:] else ''}")
     within = f"within {plural(tolerance, 'step')}" if tolerance else "equal"
-    write_line(f"first that diverges: {found.first}" if code else f"all quantized tensors are {within}")
+    compared = plural(sum(one.largest is not None for one in found.tensors), "quantized tensor")
+    whose = f"{compared} of the device: all" if found.missing else "all quantized tensors"
+    write_line(f"first that diverges: {found.first}" if code else f"{whose} are {within}")
     raise typer.Exit(code)

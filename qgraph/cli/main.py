@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from qgraph.cli import (
 )
 from qgraph.cli.output import emit, visible
 from qgraph.errors import ConflictError, QgraphError, UsageError
+from qgraph.jobs.interrupting import TERMINATED, terminate
 
 app = typer.Typer(
     name="qgraph",
@@ -60,14 +62,15 @@ FOUND = 1
 """Exit code of a command that was asked to look for something and found it."""
 BAD = 2
 """Exit code for bad input or usage."""
-TERMINATED = 143
-"""Exit code after SIGTERM, as shells have it."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+CONTINUING = ("calibrate", "sensitivity")
+"""Commands that store what they have done so far."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 found something, 2 bad input or usage."""
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -100,7 +103,7 @@ def run(arguments: list[str]) -> int:
         )
         return report(unexpected, arguments)
     if code == INTERRUPTED:
-        report(QgraphError("interrupted", " ".join(arguments[:1]), "the same command continues"), arguments)
+        _stopped("interrupted", arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -108,8 +111,14 @@ def _ended(end: SystemExit, arguments: Sequence[str]) -> int:
     if isinstance(end.__context__, BrokenPipeError):
         return 0  # so the library that prints the help ends where its reader (head, less) has seen enough
     if end.code == TERMINATED:
-        report(QgraphError("terminated", " ".join(arguments[:1]), "the same command continues"), arguments)
+        _stopped("terminated", arguments)
     return int(end.code or 0)
+
+
+def _stopped(how: str, arguments: Sequence[str]) -> None:
+    command = " ".join(arguments[:1])
+    cure = "the same command continues" if command in CONTINUING else "give the same command again"
+    report(QgraphError(how, command, cure), arguments)
 
 
 def report(error: QgraphError, arguments: Sequence[str]) -> int:

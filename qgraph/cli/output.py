@@ -12,8 +12,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TextIO
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +40,15 @@ def console() -> Console:
         emoji=False,
         soft_wrap=False,
     )
+
+
+def broken_ratios(findings: Iterable[Mapping[str, Any]], run: str) -> Iterator[str]:
+    """One line for each rule about ratios that a run breaks, however many ops break it."""
+    broken = [finding for finding in findings if finding["kind"] == "ratio"]
+    counts = Counter(finding["rule"] for finding in broken)
+    for rule, first in {finding["rule"]: finding for finding in reversed(broken)}.items():
+        more = f"; and {counts[rule] - 1} more, which qgraph show {run} lists" if counts[rule] > 1 else ""
+        yield f"{rule} at {first['op']}: {first['message']} ({first['source']}){more}"
 
 
 def visible(text: str) -> str:

@@ -68,9 +68,11 @@ def sensitivity(
     """
     images = image_options(size=size, resize=resize, mean=mean, std=std, layout=layout, bgr=bgr, broken=broken)
     with qgraph.open(db, create=False) as database, Progress("measuring", "groups and tensors") as progress:
-        found = database.run(run).sensitivity(
+        asked = database.run(run)
+        found = asked.sensitivity(
             data, steps=steps, images=images, model=model, op_library=op_library, report=note, tick=progress.tick
         )
+        can_be_solved = asked.show()["settings"]["observer"] != "imported"
     if json:
         write_json({**found, **{key: found[key][:top] for key in ("groups", "tensors")}})
         return
@@ -88,7 +90,8 @@ def sensitivity(
         ],
         title=f"run {found['run']}: noise at the outputs by each alone, {plural(found['samples'], 'sample')}",
     )
-    write_line(f"next: {suggest('advise', found['run'], db=db, data=data, **{'target-snr': 'DB'})}")
+    if can_be_solved:
+        write_line(f"next: {suggest('advise', found['run'], db=db, data=data, **{'target-snr': 'DB'})}")
 
 
 @app.command()
@@ -171,16 +174,22 @@ def _next(before: Progress, progress: Progress, done: int, total: int) -> None:
 def _show(found: Answer) -> None:
     wanted, changes = f"{found['target_snr_db']:g} dB", found["changes"]
     write_line(
-        f"run {found['run']}: {found['before_db']:.2f} dB at the worst output, {plural(found['samples'], 'sample')}"
+        f"run {found['run']}: {_snr(found['before_db'])} at the worst output, {plural(found['samples'], 'sample')}"
     )
     for one in changes:
-        write_line(f"  {one['gain_db']:+.2f} dB: {one['text']}")
+        gain = f"{one['gain_db']:+.2f} dB" if math.isfinite(one["gain_db"]) else "the rest"
+        write_line(f"  {gain}: {one['text']}")
     groups = plural(sum(len(one["groups"]) for one in changes), "group")
-    told = f"{groups} changed: {found['after_db']:.2f} dB, {plural(found['trials'], 'model')} measured"
+    told = f"{groups} changed: {_snr(found['after_db'])}, {plural(found['trials'], 'model')} measured"
     if found["reached"]:
         write_line(f"{wanted} is reached with {told}")
     else:
-        write_line(f"{wanted} is out of reach: all changes together give {found['best_db']:.2f} dB; with {told}")
+        write_line(f"{wanted} is out of reach: all changes together give {_snr(found['best_db'])}; with {told}")
+
+
+def _snr(value: float) -> str:
+    """An SNR in words; infinite where nothing is lost any more."""
+    return "nothing lost" if value == math.inf else f"{value:.2f} dB"
 
 
 def _decibel(noise: float) -> str:

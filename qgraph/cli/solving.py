@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -44,7 +43,7 @@ from qgraph.cli.options import (
     Steps,
     Target,
 )
-from qgraph.cli.output import note, plural, write_json, write_line
+from qgraph.cli.output import broken_ratios, note, plural, write_json, write_line
 from qgraph.cli.override_options import (
     Bits,
     Float,
@@ -395,11 +394,8 @@ def summarize(run: qgraph.Run) -> None:
     write_line(f"{shown['groups']} groups, {shown['requantizes']} requantizes; slots: {states}")
     for event in shown["events"]:
         note(event)
-    broken = [finding for finding in shown["findings"] if finding["kind"] == "ratio"]
-    counts = Counter(finding["rule"] for finding in broken)
-    for rule, first in {finding["rule"]: finding for finding in reversed(broken)}.items():
-        more = f"; and {counts[rule] - 1} more, which qgraph show {run.id} lists" if counts[rule] > 1 else ""
-        note(f"{rule} at {first['op']}: {first['message']} ({first['source']}){more}")
+    for line in broken_ratios(shown["findings"], run.id):
+        note(line)
 
 
 def tell_forecast(answer: Mapping[str, Any]) -> None:

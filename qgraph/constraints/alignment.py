@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from qgraph.constraints.merge_methods import FAMILIES, MergeMethod, MergeMethods, in_words
+from qgraph.constraints.merge_methods import FAMILIES, MergeMethod, MergeMethods, in_words, short
 from qgraph.constraints.model import Strength
 from qgraph.constraints.rule_pack import RulePack, SameRule
 from qgraph.constraints.target import Target
@@ -85,6 +85,20 @@ def refuse_broken_rules(ops: Iterable[Op], target: Target) -> None:
                     f"{op.name} ({op.type}): {rule.source}",
                     "choose another method, or insist with force-none",
                 )
+
+
+def removing_methods(methods: MergeMethods) -> dict[str, str]:
+    """By op type, the option that unties it, in words.
+
+    >>> removing_methods(MergeMethods(concat_merge_method=MergeMethod.NONE))
+    {'Concat': 'the concat merge none'}
+    """
+    return {
+        op_type: f"{in_words(option)} {short(method)}"
+        for option, method in methods.items()
+        if method is not None and method in REMOVING
+        for op_type in FAMILIES[option].ops
+    }
 
 
 def silencing_methods(target: Target) -> dict[str, list[MergeMethod]]:

@@ -96,19 +96,19 @@ def barriers(
     Args:
         slots: all float slots of the run, quantized or not, in any order.
         op_types: by name of the op.
-        dropped: what the target would tie, each with the user's word against it.
+        dropped: what the target would tie, each with the option or override of the user that unties it.
     """
     plans = tuple(slots)
-    untied = {(tie.a, tie.b): _untied(tie, override) for tie, override in dropped}
+    untied = {(tie.a, tie.b): _untied(tie, wish) for tie, wish in dropped}
     across = (one for one in _across_ops(plans, op_types) if (one.a, one.b) not in untied)
     found = [*_requantized(grouping), *_unquantized(plans), *across, *untied.values()]
     return tuple(sorted(found, key=lambda barrier: (barrier.a, barrier.b)))
 
 
-def _untied(tie: Same, override: str) -> Barrier:
+def _untied(tie: Same, wish: str) -> Barrier:
     origin = tie.origin
-    reason = f"{override} drops the rule {origin.rule} at {origin.op} ({origin.op_type}), {origin.source}"
-    return Barrier(tie.a, tie.b, None, reason, f"no override {override}")
+    reason = f"{wish} drops the rule {origin.rule} at {origin.op} ({origin.op_type}), {origin.source}"
+    return Barrier(tie.a, tie.b, None, reason, f"a run without {wish}")
 
 
 def _requantized(grouping: Grouping) -> Iterator[Barrier]:

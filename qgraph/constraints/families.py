@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from qgraph.constraints.conflicts import bearable_schemes
 from qgraph.constraints.model import Constraints
@@ -21,6 +22,7 @@ class Problem:
 
     Attributes:
         slots: names, sorted; a slot's number is its place here.
+        tensors: per slot, what flows through it.
         place: the number of each slot.
         scheme: per slot, a number that equal schemes share; `schemes` has them by that number. Slots that are tied
             have the scheme that all of them can bear, if there is one.
@@ -34,6 +36,7 @@ class Problem:
     """
 
     slots: tuple[str, ...]
+    tensors: tuple[str, ...]
     place: Mapping[str, int]
     scheme: list[int]
     producers: list[int]
@@ -71,11 +74,15 @@ class Families:
 
 def number(constraints: Constraints) -> Problem:
     """Number the quantizable slots and rewrite the constraints in those numbers."""
-    planned = sorted((slot, plan.scheme) for slot, plan in constraints.slots.items() if plan.scheme is not None)
-    slots = tuple(slot for slot, _ in planned)
+    planned = sorted((plan for plan in constraints.slots.values() if plan.scheme is not None), key=attrgetter("slot"))
+    slots = tuple(plan.slot for plan in planned)
     place = {slot: i for i, slot in enumerate(slots)}
-    schemes, scheme = _number_schemes(constraints, planned)
+    own = [plan.scheme for plan in planned if plan.scheme is not None]
+    schemes, scheme = _number_schemes(own)
     ties = [(place[tie.a], place[tie.b], tie.pass_through) for tie in constraints.same]
+    if any(scheme[a] != scheme[b] for a, b, _ in ties):
+        common = bearable_schemes(constraints)
+        schemes, scheme = _number_schemes([common.get(*one) for one in zip(slots, own, strict=True)])
     is_made = [makes_its_tensor(slot) for slot in slots]
     tied = {b for a, b, _ in ties if not is_made[a]}  # two values that a user ties to each other stay values
     joined = [(a, b, passes) for a, b, passes in ties if scheme[a] == scheme[b]]
@@ -85,6 +92,7 @@ def number(constraints: Constraints) -> Problem:
         fixed.setdefault(i, set()).add((entry.scale, entry.offset, scheme[i]))
     return Problem(
         slots=slots,
+        tensors=tuple(plan.tensor for plan in planned),
         place=place,
         scheme=scheme,
         producers=[place[edge.producer] for edge in constraints.tensors],
@@ -98,20 +106,12 @@ def number(constraints: Constraints) -> Problem:
     )
 
 
-def _number_schemes(
-    constraints: Constraints, planned: list[tuple[str, Scheme]]
-) -> tuple[tuple[Scheme, ...], list[int]]:
-    """The schemes in use, and for each slot the number of its own in there."""
-    common = bearable_schemes(constraints)
+def _number_schemes(schemes: list[Scheme]) -> tuple[tuple[Scheme, ...], list[int]]:
+    """The distinct schemes, and for each one given its number in there."""
     numbers: dict[Scheme, int] = {}
-    known: dict[int, int] = {}  # a few objects serve all slots: to compare them costs more than all else here
-    found = []
-    for slot, own in planned:
-        scheme = common.get(slot, own)
-        if id(scheme) not in known:
-            known[id(scheme)] = numbers.setdefault(scheme, len(numbers))
-        found.append(known[id(scheme)])
-    return tuple(numbers), found
+    # A few objects serve all slots: to compare them costs more than all else here.
+    known = {key: numbers.setdefault(scheme, len(numbers)) for key, scheme in {id(s): s for s in schemes}.items()}
+    return tuple(numbers), [known[id(scheme)] for scheme in schemes]
 
 
 def find_families(problem: Problem) -> Families:

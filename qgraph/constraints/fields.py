@@ -152,8 +152,11 @@ class Fields:
     def table(self, key: str) -> Fields:
         """A required table."""
         value = self._take(key)
-        values = value if isinstance(value, dict) else self._wrong(key, value, "a table", {})
-        return Fields(values, f"{self.path}.{key}" if self.path else key, self.mistakes, self.source)
+        path = f"{self.path}.{key}" if self.path else key
+        if isinstance(value, dict):
+            return Fields(value, path, self.mistakes, self.source)
+        empty: dict[str, object] = self._wrong(key, value, "a table", {})
+        return Fields(empty, path, [], self.source)  # what it lacks is no mistake besides
 
     def optional_table(self, key: str) -> Fields | None:
         """A table, or None where it is left out."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import compress
+from operator import attrgetter
 
 from qgraph.constraints.conflicts import Noise, find_conflicts, same_edge
 from qgraph.constraints.families import Problem, find_families, number
@@ -16,7 +17,6 @@ from qgraph.constraints.model import (
     Grouping,
     Kind,
     Requantize,
-    SlotPlan,
     TensorEdge,
 )
 from qgraph.constraints.solver import solve_sets
@@ -84,7 +84,7 @@ def _grouping(constraints: Constraints, problem: Problem, roots: list[int]) -> t
         requantizes=tuple(
             sorted(
                 (Requantize(edge.tensor, edge.consumer, edge.producer) for edge in cut),
-                key=lambda requantize: requantize.slot,
+                key=attrgetter("slot"),
             )
         ),
         joined=_joined_edges(constraints, problem, roots, is_cut),
@@ -107,7 +107,7 @@ def _joined_edges(constraints: Constraints, problem: Problem, roots: list[int], 
         for edge, cut in zip(constraints.tensors, is_cut, strict=True)
         if not cut
     ]
-    return tuple(sorted(edges, key=lambda edge: (edge.a, edge.b, edge.kind, edge.rule or "")))
+    return tuple(sorted(edges, key=attrgetter("a", "b", "kind", "rule")))
 
 
 def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> list[Group]:
@@ -120,7 +120,7 @@ def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> lis
     fixed = {entry.slot: entry for entry in reversed(constraints.fixed)}
     prescribed = {roots[problem.place[slot]] for slot in fixed}
     derived = {entry.slot: entry for entry in constraints.derived}
-    tensors = _tensors_by_slot(constraints.slots, problem)
+    tensors = _tensors_by_slot(problem)
     groups = []
     for root, numbers in members.items():
         master = masters.get(root, numbers[0])
@@ -139,13 +139,10 @@ def _groups(constraints: Constraints, problem: Problem, roots: list[int]) -> lis
     return groups
 
 
-def _tensors_by_slot(plans: Mapping[str, SlotPlan], problem: Problem) -> dict[int, str]:
+def _tensors_by_slot(problem: Problem) -> dict[int, str]:
     """For each quantized tensor the slot where it is made or, if it is not quantized there, read first."""
-    speakers: dict[str, int] = {}
-    for i, (slot, made) in enumerate(zip(problem.slots, problem.is_made, strict=True)):
-        tensor = plans[slot].tensor
-        if made or tensor not in speakers:
-            speakers[tensor] = i
+    speakers = {tensor: i for i, tensor in reversed(list(enumerate(problem.tensors)))}
+    speakers.update((tensor, i) for i, tensor in enumerate(problem.tensors) if problem.is_made[i])
     return {i: tensor for tensor, i in speakers.items()}
 
 

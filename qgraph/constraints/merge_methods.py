@@ -127,9 +127,9 @@ def parse_method(option: str, given: Given) -> MergeMethod | None:
         return None
     if isinstance(given, bool):
         return MergeMethod.JOINT if given else MergeMethod.NONE
-    known = {_short(method): method for method in MergeMethod}
-    if isinstance(given, str) and _short(given) in known:
-        return known[_short(given)]
+    known = {short(method): method for method in MergeMethod}
+    if isinstance(given, str) and short(given) in known:
+        return known[short(given)]
     raise NotFoundError.among(f"method for {in_words(option)}", str(given), known, f"use {', '.join(known)}")
 
 
@@ -142,7 +142,7 @@ def in_words(option: str) -> str:
     return f"the {option.removesuffix('_method').removesuffix('_merge')} merge"
 
 
-def _short(name: str) -> str:
-    """The spelling of the command line: ``large`` for "Align to Large"."""
+def short(name: str) -> str:
+    """A method in the spelling of the command line: ``large`` for "Align to Large"."""
     words = name.lower().replace("-", " ").replace("_", " ").split()
     return "-".join(words[2:] if words[:2] == ["align", "to"] else words)

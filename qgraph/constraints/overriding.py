@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
 
+from qgraph.constraints.alignment import removing_methods
 from qgraph.constraints.conflicts import same_edge
 from qgraph.constraints.explain import why
 from qgraph.constraints.merge_methods import UNCHANGED, MergeMethods
@@ -26,6 +27,9 @@ from qgraph.errors import UsageError
 from qgraph.ir.elements import Structure
 from qgraph.ir.graph import Graph
 from qgraph.ir.slots import parts
+
+UNSHARING = (Action.UNSHARE, Action.FORCE_UNSHARE)
+"""What drops sharing, in the order in which it is applied."""
 
 
 def left_float(structure: Structure, overrides: Overrides) -> LeftFloat:
@@ -84,26 +88,33 @@ def override(constraints: Constraints, pack: RulePack, structure: Structure, ove
 
 def dropped_ties(
     graph: Graph, pack: RulePack, methods: MergeMethods, overrides: Overrides
-) -> tuple[tuple[Same, Override], ...]:
-    """The `same` constraints that the target has and the user dropped, each with the override that did it.
+) -> tuple[tuple[Same, str], ...]:
+    """The `same` constraints that the target has and the user dropped, each with the option or override that did it.
 
     Raises:
         NotFoundError, UsageError: as `constrain_overridden`.
     """
-    found = constrain(graph, pack, methods, left_float=left_float(graph.structure, overrides))
+    floats = left_float(graph.structure, overrides)
+    found = constrain(graph, pack, methods, left_float=floats)
+    tied = {(tie.a, tie.b) for tie in found.same}
+    removing = removing_methods(methods)
+    dropped = [
+        (tie, removing[tie.origin.op_type])
+        for tie in constrain(graph, pack, left_float=floats).same
+        if (tie.a, tie.b) not in tied and tie.origin.op_type in removing
+    ]
     selector = Selector(graph.structure)
-    dropped: list[tuple[Same, Override]] = []
     for entry in _unsharing(overrides):
         left = _unshare(found, selector, entry)
         kept = set(left.same)
-        dropped += [(tie, entry) for tie in found.same if tie not in kept]
+        dropped += [(tie, f"the override {entry}") for tie in found.same if tie not in kept]
         found = left
     return tuple(dropped)
 
 
 def _unsharing(overrides: Overrides) -> Iterator[Override]:
     """The overrides that drop sharing, in the order in which they are applied."""
-    for action in (Action.UNSHARE, Action.FORCE_UNSHARE):
+    for action in UNSHARING:
         yield from (entry for entry in overrides if entry.action == action)
 
 

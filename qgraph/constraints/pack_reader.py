@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from qgraph.constraints.fields import Fields
 from qgraph.constraints.merge_methods import FAMILIES, UNCHANGED, MergeMethod, MergeMethods
@@ -73,32 +74,27 @@ def read_pack(
         PackError: its `which` names the file and, for every mistake, the field and what to do.
     """
     top = Fields(document, "", list(mistakes))
-    header = top.table("pack")
-    status = header.optional_choice("status", STATUSES) or STATUSES[0]
-    inherits = header.optional_text("inherits")
-    for exceptions in ("without", "not_quantized"):
-        if header.optional_texts(exceptions) and inherits is None:
-            header.mistake(exceptions, "given without inherits", "name the pack, or take this out")
+    header = _header(top.table("pack"))
     version = None if target_version is None else _version(target_version)
 
     def entries(key: str) -> list[Fields]:
         tables = top.tables(key)
         for table in tables:
-            table.reported = status == "reported" and not (table.source is not None and table.source.inherited)
+            table.reported = header.status == "reported" and not (table.source is not None and table.source.inherited)
         return [table for table in tables if _in_force(table, version)]
 
     activation = _scheme(top.table("activation"))
     widths = _widths(entries("activation_width"))
     pack = RulePack(
-        name=header.text("name"),
-        version=header.text("version") + ("" if target_version is None else f"@{target_version}"),
-        source=header.text("source"),
+        name=header.name,
+        version=header.version + ("" if target_version is None else f"@{target_version}"),
+        source=header.source,
         activation=activation,
         weight=_weight_format(top.table("weight")),
         bias=_scheme(top.table("bias")),
-        can_requantize=header.boolean("can_requantize"),
-        quantize_unlisted=header.choice("unlisted", ("float", "quantize")) == "quantize",
-        unlisted_reason=header.text("unlisted_reason"),
+        can_requantize=header.can_requantize,
+        quantize_unlisted=header.quantize_unlisted,
+        unlisted_reason=header.unlisted_reason,
         quantizable=tuple(quantizable(entry) for entry in entries("quantizable")),
         same=tuple(same(entry) for entry in entries("same")),
         fixed=tuple(fixed(entry, activation, widths) for entry in entries("fixed")),
@@ -108,10 +104,9 @@ def read_pack(
         merge_methods=_merge_methods(top.optional_table("merge_methods")),
         ratios=tuple(ratio(entry) for entry in entries("ratio")),
         widths=widths,
-        status=status,
-        inherits=inherits,
+        status=header.status,
+        inherits=header.inherits,
     )
-    header.refuse_unknown()
     top.refuse_unknown()
     _check_names(pack, top)
     if top.mistakes:
@@ -121,6 +116,40 @@ def read_pack(
             "correct the file",
         )
     return pack
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What the table ``[pack]`` says, as `RulePack` has it."""
+
+    name: str
+    version: str
+    source: str
+    status: str
+    inherits: str | None
+    can_requantize: bool
+    quantize_unlisted: bool
+    unlisted_reason: str
+
+
+def _header(fields: Fields) -> _Header:
+    """Read first, so that ``inherits`` misspelt is told before all that is missing without it."""
+    inherits = fields.optional_text("inherits")
+    for exceptions in ("without", "not_quantized"):
+        if fields.optional_texts(exceptions) and inherits is None:
+            fields.mistake(exceptions, "given without inherits", "name the pack, or take this out")
+    header = _Header(
+        name=fields.text("name"),
+        version=fields.text("version"),
+        source=fields.text("source"),
+        status=fields.optional_choice("status", STATUSES) or STATUSES[0],
+        inherits=inherits,
+        can_requantize=fields.boolean("can_requantize"),
+        quantize_unlisted=fields.choice("unlisted", ("float", "quantize")) == "quantize",
+        unlisted_reason=fields.text("unlisted_reason"),
+    )
+    fields.refuse_unknown()
+    return header
 
 
 def _check_names(pack: RulePack, top: Fields) -> None:

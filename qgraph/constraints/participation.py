@@ -66,10 +66,12 @@ def participation(
         left_float: what the user leaves in float.
     """
     values = {op.name: index.value_inputs(op, wiring) for op in wiring.ops}
+    others = {name: reason for name, tensor in wiring.tensors.items() if (reason := dtype_reason(tensor)) is not None}
     reasons = {
         op.name: reason
         for op in wiring.ops
-        if (reason := left_float.ops.get(op.name) or _refusal(op, values[op.name], wiring, pack, index)) is not None
+        for reason in [left_float.ops.get(op.name) or _refusal(op, values[op.name], others, wiring, pack, index)]
+        if reason is not None
     }
     carriers = {
         op.name: value
@@ -84,15 +86,18 @@ def participation(
     return Participation(reasons, frozenset(name for name in carriers if name not in reasons), values)
 
 
-def _refusal(op: Op, values: list[int], wiring: Wiring, pack: RulePack, index: RuleIndex) -> str | None:
-    """Why the op can be quantized by no means, or None."""
+def _refusal(
+    op: Op, values: list[int], others: Mapping[str, str], wiring: Wiring, pack: RulePack, index: RuleIndex
+) -> str | None:
+    """Why the op can be quantized by no means, or None; `others` has the reasons of tensors of other float types."""
     if op.excluded is not None:
         return op.excluded
     if op.domain not in STANDARD_DOMAINS:
         return f"the rule pack knows no ops of domain {op.domain}"
-    other = _other_float(op, values, wiring)
-    if other is not None:
-        return other
+    if others:  # mostly there are none, and a model has millions of inputs
+        for name in (*(op.inputs[position] for position in values), *op.outputs):
+            if name is not None and name in others:
+                return others[name]
     rules = index.quantizable.get(op.type)
     if rules is None:
         return None if pack.quantize_unlisted else pack.unlisted_reason
@@ -106,15 +111,6 @@ def dtype_reason(tensor: Tensor) -> str | None:
     if tensor.dtype == QUANTIZED_DTYPE or not tensor.is_float:
         return None
     return f"{tensor.name} is {tensor.dtype}, and only {QUANTIZED_DTYPE} tensors are quantized"
-
-
-def _other_float(op: Op, values: list[int], wiring: Wiring) -> str | None:
-    """The first value that the op reads or makes in a float type that is not quantized, as a reason."""
-    for name in (*(op.inputs[position] for position in values), *op.outputs):
-        reason = None if name is None else dtype_reason(wiring.tensors[name])
-        if reason is not None:
-            return reason
-    return None
 
 
 def _applies(rule: QuantizableRule, op: Op, wiring: Wiring) -> bool:

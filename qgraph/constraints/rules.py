@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from operator import attrgetter
 from types import MappingProxyType
 
 from qgraph.constraints.alignment import apply_methods, refuse_broken_rules, silencing_methods
@@ -53,38 +54,28 @@ def constrain(
     """
     target = aim(graph.structure, apply_methods(pack, methods), kept, left_float)
     plans = plan_slots(target)
-    quantized = [op for op in target.wiring.ops if op.name not in target.part.float_reasons]
+    quantized = [op for op in target.wiring.by_slot if op.name not in target.part.float_reasons]
     refuse_broken_rules(quantized, target)
     ties = [tie for op in quantized for tie in _ties(op, target, plans)]
     ties += _ties_across(quantized, target, plans)
     silencing = silencing_methods(target)
-    prescribed = sorted(
-        (entry for op in quantized for entry in _fixed(op, target, plans)),
-        key=lambda entry: (entry[1].slot, entry[1].origin.op, entry[1].origin.rule),
-    )
+    prescribed = [entry for op in quantized for entry in _fixed(op, target, plans)]
+    prescribed.sort(key=lambda entry: (entry[1].slot, entry[1].origin.op, entry[1].origin.rule))
+    derived = (bias for op in quantized for bias in _derived(op, target, plans))
+    alignments = (one for op in quantized for one in _alignments(op, silencing, target, plans))
+    ratios = (ratio for op in quantized for ratio in _ratios(op, target, plans))
     return Constraints(
         target=pack.name,
         version=pack.version,
         can_requantize=pack.can_requantize,
         slots=MappingProxyType({slot: plans[slot] for slot in sorted(plans)}),
         tensors=tuple(_tensor_edges(target, plans)),
-        same=tuple(sorted(ties, key=lambda tie: (tie.a, tie.b, tie.origin.rule))),
+        same=tuple(sorted(ties, key=attrgetter("a", "b", "origin.rule"))),
         fixed=tuple(fixed for bits, fixed in prescribed if bits is None),
-        derived=tuple(
-            sorted((bias for op in quantized for bias in _derived(op, target, plans)), key=lambda bias: bias.slot)
-        ),
-        fused=tuple(sorted(target.fused.values(), key=lambda pair: (pair.producer, pair.consumer))),
-        alignments=tuple(
-            sorted(
-                (one for op in quantized for one in _alignments(op, silencing, target, plans)), key=lambda one: one.op
-            )
-        ),
-        ratios=tuple(
-            sorted(
-                (ratio for op in quantized for ratio in _ratios(op, target, plans)),
-                key=lambda ratio: (ratio.origin.op, ratio.origin.rule, ratio.numerator, ratio.denominator),
-            )
-        ),
+        derived=tuple(sorted(derived, key=attrgetter("slot"))),
+        fused=tuple(sorted(target.fused.values(), key=attrgetter("producer", "consumer"))),
+        alignments=tuple(sorted(alignments, key=attrgetter("op"))),
+        ratios=tuple(sorted(ratios, key=attrgetter("origin.op", "origin.rule", "numerator", "denominator"))),
         unlisted=_unlisted(target),
         fixed_in_bits=tuple((bits, fixed) for bits, fixed in prescribed if bits is not None),
     )
@@ -114,11 +105,12 @@ def _ties(op: Op, target: Target, plans: Plans) -> Iterator[Same]:
     for rule in sorted(rules, key=lambda rule: rule.optional):
         origin = _origin(rule, op)
         inputs = [slot for slot in _inputs(op, rule.inputs, target) if _shares(slot, plans)]
-        outputs = _quantized_outputs(op, rule.outputs, target, plans)
         if rule.outputs == ():
             pairs = [(inputs[0], other, rule.strength) for other in inputs[1:]]
         else:
-            pairs = [(a, b, _strength(rule, inner, b)) for a in inputs for inner, b in outputs]
+            outputs = _quantized_outputs(op, rule.outputs, target, plans)
+            ends = [(b, _strength(rule, inner, b)) for inner, b in outputs]
+            pairs = [(a, b, strength) for a in inputs for b, strength in ends]
         if rule.optional:
             pairs = [(a, b, strength) for a, b, strength in pairs if not _agree(a, b, tied)]
         for a, b, strength in pairs:

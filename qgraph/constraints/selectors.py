@@ -178,7 +178,6 @@ def _unknown(kind: str, text: str, known: Iterable[str]) -> NotFoundError:
     """The error for a selector that means nothing; near matches are sought for its letters, not for its wildcards."""
     literal = re.sub(r"\\.|[*?^$()\[\]{}|+]", "", text) or text
     names = sorted(set(known))
-    shown = f"the model has {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"
-    cure = shown if kind == "op type" else "see qgraph scales for tensors, qgraph groups for slots"
+    cure = f"the model has {', '.join(names[:SHOWN]) or 'none'}{', …' if len(names) > SHOWN else ''}"
     error = NotFoundError.among(kind, literal, names, cure)
     return NotFoundError(error.what, text, error.cure)

@@ -23,8 +23,8 @@ def plan_slots(target: Target) -> dict[str, SlotPlan]:
 
     A value that leaves a float op, or enters the graph, is quantized exactly if a quantized input reads it.
     """
-    plans = {plan.slot: plan for op in target.wiring.ops for plan in _plan_inputs(op, target)}
-    for op in target.wiring.ops:
+    plans = {plan.slot: plan for op in target.wiring.by_slot for plan in _plan_inputs(op, target)}
+    for op in target.wiring.by_slot:
         for plan in _plan_outputs(op, target, plans):
             plans[plan.slot] = plan
     for name in target.wiring.tensors:
@@ -60,18 +60,32 @@ def _role(position: int, tensor: Tensor, rule: WeightedRule | None) -> str:
 
 
 def _unquantized_input(op: Op, position: int, role: str, target: Target) -> str | None:
-    """Why an input of a quantized op is not quantized, or None if it is."""
-    tensors, name = target.wiring.tensors, op.inputs[position]
+    """Why an input of a quantized op is not quantized, or None if it is. A bias is where the op's first input is."""
+    if role != BIAS:
+        return _unquantized_value(op, position, target)
+    name = op.inputs[position]
     assert name is not None
+    reason = _left_out(name, target)
+    if reason is None and not target.wiring.tensors[name].constant:
+        reason = "a bias that is computed, not a constant"
+    return reason or _unquantized_value(op, 0, target)
+
+
+def _unquantized_value(op: Op, position: int, target: Target) -> str | None:
+    name = op.inputs[position]
+    assert name is not None
+    return (
+        _left_out(name, target)
+        or target.index.no_value_reason(op, position, target.wiring.tensors)
+        or target.unquantized_reason(name)
+    )
+
+
+def _left_out(name: str, target: Target) -> str | None:
+    """Why a tensor is quantized nowhere."""
     if name not in target.wiring.producers:
         return "nothing in the model makes this tensor"
-    if name in target.left_float.tensors:
-        return target.left_float.tensors[name]
-    if role == BIAS:
-        if not tensors[name].constant:
-            return "a bias that is computed, not a constant"
-        return _unquantized_input(op, 0, ACTIVATION, target)
-    return target.index.no_value_reason(op, position, tensors) or target.unquantized_reason(name)
+    return target.left_float.tensors.get(name)
 
 
 def _input_scheme(position: int, role: str, rule: WeightedRule | None, op: Op, target: Target) -> Scheme | None:

@@ -10,7 +10,8 @@ The seed's example, with a rule that the inputs of Add agree::
 >>> from qgraph.constraints.families import Problem, find_families
 >>> names = ("Add1.in0", "Add1.in1", "Conv1.out", "Conv2.out", "Conv3.in")
 >>> problem = Problem(
-...     slots=names, place={name: number for number, name in enumerate(names)}, scheme=[0] * 5,
+...     slots=names, tensors=("x", "y", "x", "y", "y"), scheme=[0] * 5,
+...     place={name: number for number, name in enumerate(names)},
 ...     producers=[2, 3, 3], consumers=[0, 1, 4], ties=[(0, 1)], passes=[False],
 ...     is_made=[False, False, True, True, False], is_value=[False, False, True, True, False], fixed={},
 ... )

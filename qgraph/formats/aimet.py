@@ -11,6 +11,7 @@ whether the integers are signed is nowhere said. 2.0.0 has an integer type and O
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -157,9 +158,11 @@ def _read_061(channels: list[Fields]) -> TensorScale | None:
     if not channels or (channels[0].has("dtype") and channels[0].text("dtype").lower() == "float"):
         return None
     first = channels[0]
+    for one in channels[1:]:
+        one.refuse_another(first, "dtype", "bitwidth", "is_symmetric")
     symmetric = first.flag("is_symmetric") if first.has("is_symmetric") else None
     scale = tuple(_scale_061(one) for one in channels)
-    offset = tuple(-round(one.number("offset")) if one.has("offset") else 0 for one in channels)
+    offset = tuple(map(_zero_point_061, channels, scale))
     return TensorScale(first.integer("bitwidth"), scale, offset, symmetric=symmetric)
 
 
@@ -168,6 +171,18 @@ def _scale_061(one: Fields) -> float:
     if one.has("scale"):
         return one.number("scale")
     return (one.number("max") - one.number("min")) / ((1 << max(1, min(32, one.integer("bitwidth")))) - 1)
+
+
+def _zero_point_061(one: Fields, scale: float) -> int:
+    """Minus the offset; old files have only the range, which begins so many steps below zero."""
+    offset = 0.0
+    if one.has("offset"):
+        offset = one.number("offset")
+    elif one.has("min") and scale > 0:
+        offset = one.number("min") / scale
+    if not math.isfinite(offset):
+        raise ModelError("offset is not a finite number", one.place, REPAIR)
+    return -round(offset)
 
 
 def _read_100(one: Fields) -> TensorScale | None:

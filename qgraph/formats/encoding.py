@@ -58,7 +58,7 @@ def encoding_of(record: TqcRecord) -> Encoding | None:
     """The encoding of a slot; None where it stays float.
 
     Raises:
-        ExportError: there are several scales but no channel axis.
+        ExportError: there are several scales but no channel axis, or ONNX has no such integers.
     """
     scheme = record.scheme
     if record.state == QuantizationState.FP32 or scheme is None or record.scale is None or record.offset is None:
@@ -68,6 +68,10 @@ def encoding_of(record: TqcRecord) -> Encoding | None:
             "scales and offsets do not fit the granularity",
             f"{record.slot} with {len(record.scale)} scales and {len(record.offset)} offsets, {scheme}",
             "solve the run again",
+        )
+    if scheme.dtype not in OPSET_OF_DTYPE:
+        raise ExportError(
+            "QDQ ONNX cannot quantize a tensor like this", f"{record.tensor} in {scheme.dtype}", "use at most 16 bits"
         )
     return Encoding(scheme.dtype, scheme.quant_min, scheme.quant_max, scheme.axis, record.scale, record.offset)
 

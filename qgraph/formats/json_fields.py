@@ -60,6 +60,16 @@ class Fields:
             raise ModelError(f"{name} is not {what}", f"{self.place}: {ascii(value)[:60]}", REPAIR)
         return value
 
+    def refuse_another(self, first: Fields, *names: str) -> None:
+        """Refuse a channel that says another thing of itself than the first channel of its tensor.
+
+        Raises:
+            ModelError: one of the fields differs.
+        """
+        for name in names:
+            if self._values.get(name) != first._values.get(name):
+                raise ModelError(f"channels of one tensor with another {name}", self.place, REPAIR)
+
     def text(self, name: str) -> str:
         """A text."""
         return str(self._get(name, (str,), "a text"))

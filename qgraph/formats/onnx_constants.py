@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from qgraph.errors import ModelError
 from qgraph.formats.quantized_model import Quantization
 from qgraph.ir.onnx_light import SMALL
 from qgraph.ir.onnx_tensors import dtype_name, elements, read_array
@@ -79,12 +80,18 @@ class Constants:
 
         Returns:
             None where one of them is no constant, or has more than one dimension (per block).
+
+        Raises:
+            ModelError: a scale is no positive number.
         """
         if scale not in self._stored or (zero_point and zero_point not in self._stored):
             return None
-        scales = self._array(scale)
+        scales = self._array(scale).astype(np.float32)
         if scales.ndim > 1 or not scales.size:
             return None
+        wrong = scales[~(np.isfinite(scales) & (scales > 0))]
+        if wrong.size:
+            raise ModelError("a scale that is no positive number", f"{scale}: {wrong[0]}", "export the model again")
         offsets = np.zeros(scales.shape, np.int64)
         if zero_point:
             dtype, given = self.dtype(zero_point), self._array(zero_point)
@@ -94,7 +101,7 @@ class Constants:
         low, high = _limits(dtype)
         return Quantization(
             dtype=dtype,
-            scale=tuple(float(np.float32(value)) for value in scales.ravel()),
+            scale=tuple(float(value) for value in scales.ravel()),
             offset=tuple(int(value) for value in offsets.ravel()),
             axis=axis if scales.size > 1 else None,
             low=low,

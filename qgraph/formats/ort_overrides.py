@@ -101,6 +101,8 @@ def _read_entries(entries: list[Fields], axis: int | None) -> TensorScale:
     bits, signed = TYPES[kind]
     if len(entries) > 1 and axis is None:
         raise ModelError("several scales of one tensor, and no axis", entries[0].place, "add axis to its first dict")
+    for entry in entries[1:]:
+        entry.refuse_another(entries[0], "quant_type")
     scale = tuple(entry.number("scale") for entry in entries)
     offset = tuple(entry.integer("zero_point") for entry in entries)
     return TensorScale(bits, scale, offset, signed, axis=axis)

@@ -22,6 +22,9 @@ from qgraph.formats.scale_table import ScaleTable, TensorScale, Written
 
 FORMAT = "qgraph-scales"
 
+SCHEMA = 1
+"""Of the JSON: a file of another one is not read."""
+
 COLUMNS = (
     "tensor", "slot", "kind", "bits", "signed", "symmetric", "quant_min", "quant_max", "power_of_two", "axis",
     "channel", "scale", "offset", "group", "reason",
@@ -37,7 +40,7 @@ def _kind(name: str, table: ScaleTable) -> str:
 def write_json(table: ScaleTable) -> Written:
     """Everything."""
     body = {
-        "schema": 1,
+        "schema": SCHEMA,
         "format": FORMAT,
         "origin": dict(table.origin),
         "tensors": {
@@ -73,6 +76,8 @@ def read_json(text: str, source: str) -> ScaleTable:
     root = Fields(parsed(text, source), source)
     if not root.has("format") or root.text("format") != FORMAT:
         raise ModelError("not a qgraph file of scales", source, f'its "format" should be {FORMAT}')
+    if root.integer("schema") != SCHEMA:
+        raise ModelError("a file of another version", f"{source}: schema {root.integer('schema')}", "update qgraph")
     named = root.child("tensors")
     entries = {name: named.child(name) for name in named.names}
     kinds = {name: entry.text("kind") for name, entry in entries.items()}

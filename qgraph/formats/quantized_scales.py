@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
 from qgraph.formats.scale_table import ScaleTable, TensorScale
@@ -20,7 +20,7 @@ def scales_of(model: QuantizedModel, float_model: Structure) -> ScaleTable:
     of the op of that name.
     """
     places = dict(_places(model.structure))
-    names = _names(model.structure, float_model)
+    names = _names(model.structure, float_model, {places[slot] for slot in model.quantizations})
     constants = {names.get(tensor.name, tensor.name) for tensor in model.structure.tensors if tensor.constant}
     tensors: dict[str, TensorScale] = {}
     readers: dict[tuple[str, str], TensorScale] = {}
@@ -42,8 +42,11 @@ def _places(structure: Structure) -> Iterator[tuple[str, str]]:
     yield from ((graph_constant(tensor.name), tensor.name) for tensor in structure.tensors if tensor.constant)
 
 
-def _names(quantized: Structure, float_model: Structure) -> dict[str, str]:
-    """The names in the float model of tensors that have another one in the quantized model."""
+def _names(quantized: Structure, float_model: Structure, with_scale: Collection[str]) -> dict[str, str]:
+    """The names in the float model of tensors that have another one in the quantized model.
+
+    A float weight may be there beside its integers: for a subgraph that reads it too. Those have its name then.
+    """
     known = {tensor.name for tensor in float_model.tensors}
     taken = {tensor.name for tensor in quantized.tensors} & known
     free = known - taken
@@ -51,7 +54,7 @@ def _names(quantized: Structure, float_model: Structure) -> dict[str, str]:
     found: dict[str, str] = {}
     for tensor in quantized.tensors:
         stems = [tensor.name.removesuffix(suffix) for suffix in SUFFIXES if tensor.name.endswith(suffix)]
-        if tensor.name not in known and stems and stems[0] in free:
+        if tensor.name not in known and stems and stems[0] in known and stems[0] not in with_scale:
             found[tensor.name] = stems[0]
     for op in quantized.ops:
         twin = twins.get(op.name)

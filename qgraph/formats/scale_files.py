@@ -60,10 +60,17 @@ FORMATS: Mapping[str, ScaleFormat] = MappingProxyType(
 """By name."""
 
 
-def format_named(name: str) -> ScaleFormat:
-    """Raises `NotFoundError` with near matches."""
+def format_named(name: str, others: tuple[str, ...] = ("qdq", "graphml")) -> ScaleFormat:
+    """One of `FORMATS`.
+
+    Args:
+        others: formats without a row here that the user may mean, too: there is no reader of ``graphml``.
+
+    Raises:
+        NotFoundError: no such format, with near matches.
+    """
     if name not in FORMATS:
-        known = ("qdq", "graphml", *FORMATS)
+        known = (*others, *FORMATS)
         raise NotFoundError.among("format", name, known, f"use one of {', '.join(sorted(known))}")
     return FORMATS[name]
 
@@ -111,12 +118,20 @@ def read_scales(content: bytes, source: str, name: str | None = None) -> tuple[S
     if name is None:
         cure = f"say which with --format: {', '.join(sorted(FORMATS))}"
         raise ModelError("no known format of scales", source, cure)
-    table = format_named(name).read(text, source)
+    return checked(format_named(name, ("qdq",)).read(text, source), source), name
+
+
+def checked(table: ScaleTable, source: str) -> ScaleTable:
+    """A table whose scales can be some: positive float32 numbers, with bits and zero points that fit them.
+
+    Raises:
+        ModelError: there are none, or one cannot be a scale.
+    """
     if not table.tensors:
         raise ModelError("no tensor has a scale", source, "give a file with scales")
-    checked = {tensor: _checked(one, f"{source}: {tensor}") for tensor, one in table.tensors.items()}
+    tensors = {tensor: _checked(one, f"{source}: {tensor}") for tensor, one in table.tensors.items()}
     readers = {key: _checked(one, f"{source}: {key[0]}") for key, one in table.readers.items()}
-    return replace(table, tensors=checked, readers=readers), name
+    return replace(table, tensors=tensors, readers=readers)
 
 
 def _checked(one: TensorScale, which: str) -> TensorScale:

@@ -174,6 +174,9 @@ def resolved(
         raise ModelError("several scales of one tensor, and no axis", tensor, cure)
     low = lowest if stated.quant_min is None else stated.quant_min
     high = highest if stated.quant_max is None else stated.quant_max
+    if not lowest <= low < high <= highest:
+        which = f"{tensor}: [{low}, {high}] of [{lowest}, {highest}]"
+        raise ModelError("a range that does not fit its integers", which, "repair the file")
     if not all(low <= one <= high for one in offset):
         raise ModelError("a zero point outside of its integers", f"{tensor}: {offset[0]}", "repair the file")
     same = (wanted.signed, wanted.axis) == (signed, axis) and stated.symmetric in (None, wanted.symmetric)

@@ -1,10 +1,10 @@
 """A quantized model in float, in which the parameters of every group of activations can be set at each run.
 
-Each pair of QuantizeLinear and DequantizeLinear on an activation becomes the arithmetic that it stands for, and its
-scale and bounds become inputs of the model, whose own values quantize nothing::
+Each pair of QuantizeLinear and DequantizeLinear on an activation goes into a branch, and whether it is taken, with
+which scale and zero point, become inputs of the model, whose own values quantize nothing::
 
-    T ──▶ Q ──▶ DQ ──▶            T ──▶ Div ──▶ Round ──▶ Clip ──▶ Mul ──▶
-                                        step           low, high   step
+    T ──▶ Q ──▶ DQ ──▶            T ──▶ If active:  Q ──▶ DQ    ──▶
+                                        else:       Identity
 
 So one session measures what any of the groups costs at the outputs, with any parameters. Weights and biases stay as
 they are quantized.
@@ -25,7 +25,7 @@ from qgraph.calib.op_libraries import register
 from qgraph.formats.encoding import Encoding, encoding_of
 from qgraph.formats.qdq import to_qdq
 from qgraph.improve.nearness import Outputs, noise_of
-from qgraph.improve.pieces import FATAL_ONLY, Values
+from qgraph.improve.pieces import FATAL_ONLY, Values, side_by_side
 from qgraph.ir.onnx_import import ImportedModel
 from qgraph.ir.onnx_tensors import external_folder_entry
 from qgraph.solve.parameters import GroupParameters
@@ -34,9 +34,6 @@ from qgraph.solve.run import RunData
 PREFIX = "qgraph.simulated"
 """What the names of everything that is added begin with."""
 
-EXACT_STEP = 2.0**-60
-"""So fine that a float32 is a whole number of steps, or so small that it does not count."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Site:
@@ -44,20 +41,28 @@ class _Site:
 
     Attributes:
         name: what the names of its inputs begin with.
-        shape: in which scales are fed, so that each meets its channel.
+        shape: in which scales and zero points are fed.
     """
 
     name: str
     encoding: Encoding
     shape: tuple[int, ...]
 
-    def feed(self, parameters: GroupParameters) -> dict[str, NDArray[np.float32]]:
+    def feed(self, parameters: GroupParameters) -> dict[str, NDArray[np.generic]]:
         """The inputs that quantize with these parameters."""
-        offset = np.asarray(parameters.offset, np.float64)
-        whole, code = np.iinfo(self.encoding.dtype), self.encoding
-        low, high = (code.quant_min, code.quant_max) if code.is_narrow else (whole.min, whole.max)
-        values = {"step": np.asarray(parameters.scale, np.float64), "low": low - offset, "high": high - offset}
-        return {f"{self.name}.{key}": value.astype(np.float32).reshape(self.shape) for key, value in values.items()}
+        scale = np.asarray(parameters.scale, np.float32).reshape(self.shape)
+        return self._named(scale, np.asarray(parameters.offset), active=True)
+
+    def idle(self) -> dict[str, NDArray[np.generic]]:
+        """The inputs that quantize nothing."""
+        return self._named(np.ones(self.shape, np.float32), np.zeros(self.shape), active=False)
+
+    def _named(
+        self, scale: NDArray[np.generic], zero: NDArray[np.generic], *, active: bool
+    ) -> dict[str, NDArray[np.generic]]:
+        whole = zero.astype(self.encoding.dtype).reshape(self.shape)
+        values: dict[str, NDArray[np.generic]] = {"active": np.asarray(active), "scale": scale, "zero": whole}
+        return {f"{self.name}.{key}": value for key, value in values.items()}
 
 
 class Simulation:
@@ -82,6 +87,7 @@ class Simulation:
         options = onnxruntime.SessionOptions()
         register(options, libraries)
         options.log_severity_level = FATAL_ONLY
+        options.intra_op_num_threads = 1
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry(*external_folder_entry(model.folder))
         self._session = onnxruntime.InferenceSession(
@@ -107,7 +113,7 @@ class Simulation:
             for name, value in site.feed(chosen).items()
         }
         numbers = range(len(self._samples)) if samples is None else list(samples)
-        made = (self._session.run(None, {**self._samples[number], **fed}) for number in numbers)
+        made = side_by_side(lambda number: self._session.run(None, {**self._samples[number], **fed}), numbers)
         return noise_of([self._expected[number] for number in numbers], made)
 
 
@@ -116,60 +122,65 @@ def _simulated(model: ImportedModel, run: RunData) -> tuple[ModelProto, dict[str
     marked, groups = _marked(run)
     proto = to_qdq(model.proto, marked, {}, model.folder)
     own = {node.name for node in model.proto.graph.node}
-    ranks = {one.name: len(one.shape) for one in model.structure.tensors if one.shape is not None}
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    sources: dict[str, str] = {}
+    chains: dict[str, list[NodeProto]] = {}  # what makes the integers of a tensor, by their name
     sites: dict[str, list[_Site]] = {}
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
         if node.name in own or node.op_type not in ("QuantizeLinear", "Clip", "DequantizeLinear"):
             nodes.append(node)
         elif node.op_type != "DequantizeLinear":
-            sources[node.output[0]] = sources.get(node.input[0], node.input[0])
-        elif node.input[0] not in sources:
+            chains[node.output[0]] = [*chains.get(node.input[0], []), node]
+        elif node.input[0] not in chains:
             nodes.append(node)  # a constant
         else:
-            mark = float(np.ravel(numpy_helper.to_array(constants[node.input[1]]))[0])
-            group, record, code = groups[mark]
-            shape = () if code.axis is None else (-1, *[1] * (ranks[record] - 1 - code.axis % ranks[record]))
-            site = _Site(f"{PREFIX}.{len(nodes)}", code, shape)
+            scale = constants[node.input[1]]
+            group, code = groups[float(np.ravel(numpy_helper.to_array(scale))[0])]
+            site = _Site(f"{PREFIX}.{len(nodes)}", code, tuple(scale.dims))
             sites.setdefault(group, []).append(site)
-            nodes += _arithmetic(site, sources[node.input[0]], node.output[0])
-            for name, value in (("step", EXACT_STEP), ("low", -np.inf), ("high", np.inf)):
-                name = f"{site.name}.{name}"
-                proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-                proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+            nodes.append(_choice(site, [*chains[node.input[0]], node]))
+            for name, value in site.idle().items():
+                dtype = helper.np_dtype_to_tensor_dtype(value.dtype)
+                proto.graph.input.append(helper.make_tensor_value_info(name, dtype, value.shape))
+                proto.graph.initializer.append(numpy_helper.from_array(value, name))
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     return proto, sites
 
 
-def _marked(run: RunData) -> tuple[RunData, dict[float, tuple[str, str, Encoding]]]:
+def _marked(run: RunData) -> tuple[RunData, dict[float, tuple[str, Encoding]]]:
     """The run with the numbers of its groups of activations as their scales, and of each number what it stands for."""
-    found: dict[float, tuple[str, str, Encoding]] = {}
+    found: dict[float, tuple[str, Encoding]] = {}
     marks: dict[str, float] = {}
     records = []
     for one in run.tqcs:
         code = encoding_of(one)
         if one.role == "activation" and one.group is not None and code is not None:
             mark = marks.setdefault(one.group, float(len(marks) + 1))
-            found.setdefault(mark, (one.group, one.tensor, code))
+            found.setdefault(mark, (one.group, code))
             count = len(code.scale)
             one = replace(one, scale=(mark,) * count, offset=(code.quant_min,) * count)
         records.append(one)
     return replace(run, tqcs=tuple(records)), found
 
 
-def _arithmetic(site: _Site, source: str, output: str) -> list[NodeProto]:
-    """What the pair of a site computes."""
-    steps, whole, raised, cut = (f"{site.name}/{part}" for part in ("steps", "whole", "raised", "cut"))
-    step, low, high = (f"{site.name}.{part}" for part in ("step", "low", "high"))
-    clip = [helper.make_node("Clip", [whole, low, high], [cut])]  # the faster one, which knows no channels
-    if site.shape:
-        clip = [helper.make_node("Max", [whole, low], [raised]), helper.make_node("Min", [raised, high], [cut])]
-    return [
-        helper.make_node("Div", [source, step], [steps]),
-        helper.make_node("Round", [steps], [whole]),
-        *clip,
-        helper.make_node("Mul", [cut, step], [output]),
-    ]
+def _choice(site: _Site, pair: Sequence[NodeProto]) -> NodeProto:
+    """The nodes of a pair as an op that runs them with the site's parameters, or passes its input on."""
+    source, output = pair[0].input[0], pair[-1].output[0]
+    inside, outside = f"{site.name}/quantized", f"{site.name}/float"
+    copies = []
+    for node in pair:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        if node.op_type != "Clip":
+            copy.input[1:] = [f"{site.name}.scale", f"{site.name}.zero"]
+        copies.append(copy)
+    copies[-1].output[0] = inside
+    branches = {}
+    for key, name, body in (
+        ("then_branch", inside, copies),
+        ("else_branch", outside, [helper.make_node("Identity", [source], [outside])]),
+    ):
+        made = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        branches[key] = helper.make_graph(body, f"{site.name}.{key}", [], [made])
+    return helper.make_node("If", [f"{site.name}.active"], [output], **branches)

@@ -71,19 +71,23 @@ def normalise(model: onnx.ModelProto, folder: Path, which: str) -> tuple[onnx.Mo
     return result, {renamed[name]: sources for name, sources in origins.items() if name in renamed}
 
 
-def sort_nodes(model: onnx.ModelProto, ops: Sequence[Op]) -> None:
+def sort_nodes(model: onnx.ModelProto, ops: Sequence[Op]) -> list[Op]:
     """Put the nodes of the main graph in the canonical order, unless a cycle forbids it.
 
     Args:
         ops: what `read_ops` makes of the nodes, in their order.
+
+    Returns:
+        The ops in the order that the nodes have now.
     """
     ordered, stuck = topological(ops)
     if stuck or ordered == list(ops):
-        return
+        return list(ops)
     nodes = dict(zip((op.name for op in ops), model.graph.node, strict=True))
     copy = onnx.GraphProto(node=[nodes[op.name] for op in ordered])
     model.graph.ClearField("node")
     model.graph.node.extend(copy.node)
+    return ordered
 
 
 def _inline_functions(model: onnx.ModelProto, which: str) -> onnx.ModelProto:

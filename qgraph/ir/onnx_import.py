@@ -91,10 +91,11 @@ def load_model(path: Path) -> ImportedModel:
     """
     model, connections = parse(path)
     which = str(path)
-    sort_nodes(model, connections.ops)
+    ops = sort_nodes(model, connections.ops)
     check(model, which)
     digest = fingerprint(model, path.parent)
     proto, origins = normalise(model, path.parent, which)
-    structure = read_structure(proto, digest, path.parent, origins)
+    # On a large model that is normal already, to read the ops again takes a tenth of the import.
+    structure = read_structure(proto, digest, path.parent, origins, ops if proto is model else None)
     validate(structure, which)
     return ImportedModel(structure, proto, path)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,8 @@ _INVENTED_DIMENSION = re.compile(r"unk__\d+")
 """Names that onnx's shape inference makes up for dimensions that it does not know."""
 
 Shape = tuple[int | str | None, ...]
+
+_NO_TENSORS = "sequence, optional or map values"
 
 _NOTHING: Mapping[str, AttributeValue] = MappingProxyType({})
 
@@ -64,9 +67,14 @@ def data_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
 
 def read_ops(graph: onnx.GraphProto) -> list[Op]:
     """The ops in the order of the file. Tensors that a body captures follow the op's own inputs."""
-    not_tensors = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if not _is_tensor(value)}
+    not_tensors = _not_tensors(graph)
     names = op_names(graph.node)
     return [_op(node, name, not_tensors) for node, name in zip(graph.node, names, strict=True)]
+
+
+def _not_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Sequences, optional values and maps."""
+    return {value.name for value in (*graph.input, *graph.value_info, *graph.output) if not _is_tensor(value)}
 
 
 def _is_tensor(value: onnx.ValueInfoProto) -> bool:
@@ -82,7 +90,7 @@ def _op(node: onnx.NodeProto, name: str, not_tensors: set[str]) -> Op:
         inputs += tuple(source for source in captured(node) if source not in inputs)
     excluded = _excluded(domain, kind, has_bodies=has_bodies)
     if excluded is None and not_tensors and not not_tensors.isdisjoint((*inputs, *outputs)):
-        excluded = "sequence, optional or map values"
+        excluded = _NO_TENSORS
     return Op(
         name=name,
         type=kind,
@@ -189,25 +197,32 @@ def _constants(graph: onnx.GraphProto, folder: Path) -> Iterable[Tensor]:
 
 
 def read_structure(
-    model: onnx.ModelProto, fingerprint: str, folder: Path, origins: Mapping[str, tuple[str, ...]]
+    model: onnx.ModelProto,
+    fingerprint: str,
+    folder: Path,
+    origins: Mapping[str, tuple[str, ...]],
+    known: Sequence[Op] | None = None,
 ) -> Structure:
     """The structure of a model: sorted ops, all tensors that they, the inputs or the outputs name.
 
     Args:
         folder: where external data lies; only that of small constants is read.
         origins: for ops that others were folded into, the names of those.
+        known: the ops, sorted, if they were read from these very nodes before.
 
     Raises:
         ModelError: a small constant's external data cannot be read.
     """
     graph = model.graph
     type_of = _types(graph.input)
-    ordered, stuck = topological(read_ops(graph))
+    # Which values are no tensors may have come out since.
+    if known is None or _not_tensors(graph) or any(op.excluded == _NO_TENSORS for op in known):
+        known = list(chain.from_iterable(topological(read_ops(graph))))
     ops = tuple(
         Op(op.name, op.type, op.domain, op.inputs, op.outputs, op.attributes, op.excluded, origins[op.name])
         if op.name in origins
         else op
-        for op in (*ordered, *stuck)
+        for op in known
     )
     inputs = data_inputs(graph)
     outputs = tuple(value.name for value in graph.output)

@@ -121,7 +121,8 @@ def advise(
     ]
     ordered = rungs([one for one in candidates if one.kind in offered], noise)
     groups = len({one.group for one in ordered})
-    report(f"{len(ordered)} changes to choose from, at {groups} of {len(noise)} groups: {', '.join(offered)}")
+    kinds = ", ".join(offered) or "no kind is left"
+    report(f"{len(ordered)} changes to choose from, at {groups} of {len(noise)} groups: {kinds}")
     found = find(ordered, target_db, work, trial)
     changes = (change for step in found.steps for change in step.changes)
     wishes = tuple(dict.fromkeys(override for change in changes for override in change.overrides))

@@ -9,7 +9,6 @@ from typing import Any
 from qgraph.calib.constants import constant_statistics
 from qgraph.calib.evidence import BiasMagnitude, WeightSolution
 from qgraph.calib.statistics import TensorStatistics
-from qgraph.calib.weights import bias_magnitude, solve_weight
 from qgraph.constraints.model import SlotPlan
 
 
@@ -36,6 +35,8 @@ def add_evidence(known: Evidence, plans: Iterable[SlotPlan], constant: Callable[
     constants = {plan.tensor for plan in quantized if plan.role == "constant"} - known.constants.keys()
     if not (weights or biases or constants):
         return known
+    from qgraph.calib.weights import bias_magnitude, solve_weight  # loads torch
+
     solutions = list(known.weights)
     for tensor in sorted({tensor for tensor, _ in weights}):
         schemes = sorted((scheme for name, scheme in weights if name == tensor), key=str)

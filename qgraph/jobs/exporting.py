@@ -17,6 +17,7 @@ from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.solve.run import RunData
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database, sqlite_file
+from qgraph.store.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Opened:
 
     Attributes:
         run: its id.
+        calibration: the id of that which it was solved from; None for an imported run without one.
         input_shapes: in which the model was fed, by input; empty if it was not.
     """
 
     run: str
+    calibration: str | None
     data: RunData
     model: ImportedModel
     input_shapes: Mapping[str, tuple[int, ...]]
@@ -42,9 +45,7 @@ def open_run(database: Database, reference: str, model: Path | None) -> Opened:
         ModelError: the file is not there or not the stored model.
     """
     with database.reading() as connection:
-        run = runs.resolve_run(connection, reference)
-        if run.settings.observer is None:
-            raise UsageError("the run has no scales to export", run.id, "run qgraph calibrate, then export its run")
+        run = _with_scales(runs.resolve_run(connection, reference))
         record = models.load_model(connection, run.model)
         shapes: Mapping[str, tuple[int, ...]] = {}
         if run.calibration is not None:  # an imported run may have none
@@ -57,7 +58,7 @@ def open_run(database: Database, reference: str, model: Path | None) -> Opened:
     if imported.structure.fingerprint != record.fingerprint:
         cure = "give the file that was calibrated with --model, or calibrate this one"
         raise ModelError("not the model that was stored", str(path), cure)
-    return Opened(run.id, data, imported, shapes)
+    return Opened(run.id, run.calibration, data, imported, shapes)
 
 
 def export(
@@ -94,7 +95,7 @@ def export_scales(database: Database, reference: str, output: Path, name: str) -
     """
     format_named(name)
     with database.reading() as connection:
-        run = runs.resolve_run(connection, reference)
+        run = _with_scales(runs.resolve_run(connection, reference))
         record = models.load_model(connection, run.model)
         data = runs.load_run(connection, run.id)
     _refuse_special_places(output, database)
@@ -111,6 +112,13 @@ def export_scales(database: Database, reference: str, output: Path, name: str) -
     return write_scales(table_of(data, origin), name, output)
 
 
+def _with_scales(run: RunRecord) -> RunRecord:
+    """Refuse a run of a structure alone: the few scales that the target prescribes are no answer."""
+    if run.settings.observer is None:
+        raise UsageError("the run has no scales", run.id, "run qgraph calibrate, then name its run")
+    return run
+
+
 def refuse_to_overwrite(output: Path, opened: Opened, database: Database) -> None:
     """Keep an export from replacing what it is made from, or anything that is no regular file."""
     _refuse_special_places(output, database)
@@ -122,11 +130,23 @@ def refuse_to_overwrite(output: Path, opened: Opened, database: Database) -> Non
 def _refuse_special_places(output: Path, database: Database) -> None:
     if not output.parent.is_dir():
         raise UsageError("no such folder", str(output.parent), "create it, or choose another place")
-    if output.is_symlink() or (output.exists() and not output.is_file()):
+    if is_there(output) and (output.is_symlink() or not output.is_file()):
         raise UsageError("not a regular file", str(output), "choose another place")
     file = sqlite_file(database)
     if file is not None:
         _refuse(output, {Path(f"{file.resolve()}{end}"): "the database" for end in ("", "-wal", "-shm")})
+
+
+def is_there(output: Path) -> bool:
+    """Whether there is anything of a name.
+
+    Raises:
+        UsageError: nothing can have the name, such as one that is too long.
+    """
+    try:
+        return output.is_symlink() or output.exists()
+    except OSError as error:
+        raise UsageError("cannot write there", f"{output} ({error.strerror})", "choose another name") from error
 
 
 def _refuse(output: Path, kept: Mapping[Path, str]) -> None:

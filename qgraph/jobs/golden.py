@@ -12,7 +12,7 @@ import onnx
 from qgraph.analysis.golden import MODEL, GoldenTensor, golden_tensors, write_golden
 from qgraph.calib.images import ImageOptions
 from qgraph.errors import ExportError, UsageError
-from qgraph.jobs.exporting import open_run, write_qdq
+from qgraph.jobs.exporting import is_there, open_run, write_qdq
 from qgraph.jobs.sensitivity import few_samples
 from qgraph.jobs.verifying import reference_of
 from qgraph.store.database import Database
@@ -56,10 +56,10 @@ def golden(
         UsageError: the run has no scales, or the folder exists.
         ModelError, ExportError, DataError: as for an export, and for data that the model does not take.
     """
-    if output.exists() or output.is_symlink():
-        raise UsageError("there is something of that name", str(output), "name a new folder with -o")
     if not output.parent.is_dir():
         raise UsageError("no such folder", str(output.parent), "create it, or choose another place")
+    if is_there(output):
+        raise UsageError("there is something of that name", str(output), "name a new folder with -o")
     opened = open_run(database, reference, model)
     samples, _ = few_samples(opened, data, steps or SAMPLES, images, report)
     settings = opened.data.settings

@@ -18,17 +18,17 @@ from qgraph.calib.weights import weight_noise_db
 from qgraph.constraints.grouping import group_equals
 from qgraph.constraints.model import Constraints, Fixed, Group
 from qgraph.constraints.pack import load_pack
-from qgraph.errors import ModelError, NotFoundError, UsageError
+from qgraph.errors import ModelError, NotFoundError, StatisticsError, UsageError
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
 from qgraph.formats.quantized_onnx import read_quantized_onnx
 from qgraph.formats.quantized_scales import scales_of
-from qgraph.formats.scale_files import read_scales
+from qgraph.formats.scale_files import checked, read_scales
 from qgraph.formats.scale_table import ScaleTable, loss, resolved
 from qgraph.ir.elements import Structure
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.ir.onnx_parse import parse
 from qgraph.ir.slots import graph_output, input_slot, parts
-from qgraph.jobs.question import IMPORTED, Posed, Question, pose
+from qgraph.jobs.question import IMPORTED, REFERENCE, Posed, Question, pose
 from qgraph.jobs.recording import channels_for
 from qgraph.objects import many_objects
 from qgraph.solve.parameters import GroupParameters
@@ -39,12 +39,7 @@ from qgraph.store.database import Database
 from qgraph.store.evidence import load_evidence
 from qgraph.tqc import QuantizationState, Scheme, TqcRecord, to_float32
 
-"""What stands in a run's settings in the place of an observer."""
-
 QDQ = "qdq"
-
-REFERENCE = "mse"
-"""The observer whose scales a tensor would have alone: what the imported ones are priced against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +119,7 @@ def import_run(
 
     Raises:
         ModelError: the file is damaged.
+        StatisticsError: the file has scales per channel of an activation, and the calibration no statistics of those.
         UsageError: the calibration is of another model, or the name is none that a run can have.
         NotFoundError: no such format, target or calibration; or a tensor that the model does not have.
     """
@@ -141,7 +137,11 @@ def import_run(
     settings = replace(
         posed.settings, observer=IMPORTED, observer_parameters=told, observer_digest=hashlib.sha256(content).hexdigest()
     )
-    data, filled = _run(imported.structure, constraints, stated, statistics, settings, file.name)
+    try:
+        data, filled = _run(imported.structure, constraints, stated, statistics, settings, file.name)
+    except StatisticsError as error:
+        cure = f"{error.cure}; or import without --calibration: nothing is priced then"
+        raise StatisticsError(error.what, error.which, cure) from error
     if statistics is not None:
         data = replace(data, tqcs=tuple(_priced(one, imported, statistics) for one in data.tqcs))
     violations = check(_quantized(imported.structure, data), load_pack(target)).violations
@@ -166,7 +166,7 @@ def _content(file: Path) -> bytes:
 
 def _read(file: Path, content: bytes, name: str | None, float_model: Structure) -> tuple[ScaleTable, str]:
     if name == QDQ or (name is None and file.suffix.lower() == ".onnx"):
-        return scales_of(read_quantized_onnx(file), float_model), QDQ
+        return checked(scales_of(read_quantized_onnx(file), float_model), str(file)), QDQ
     return read_scales(content, str(file), name)
 
 
@@ -177,6 +177,7 @@ def _known(
 
     Raises:
         NotFoundError: a name that neither the model nor its file has.
+        ModelError: nothing is left.
     """
     known = {tensor.name: tensor for tensor in model.structure.tensors}
     strange = sorted(table.tensors.keys() - known.keys())
@@ -196,6 +197,10 @@ def _known(
     not_float = [name for name in table.tensors if name in known and not known[name].is_float]
     notes += loss("not float in the model, left out", not_float)
     kept = {name: one for name, one in table.tensors.items() if name in known and known[name].is_float}
+    if not kept:
+        raise ModelError(
+            "no tensor of the file is a float tensor of the model", str(file), "give the model that it is of"
+        )
     places = set(_places(model.structure))
     notes += loss(
         "read by an op that does not read them in the model, left out", (t for t, _ in table.readers.keys() - places)
@@ -307,9 +312,10 @@ def _run(
         channels=channels_for(constraints.slots.values(), known.activations),
         given=MappingProxyType(given),
     )
+    with_scale = {one.tensor for one in data.tqcs if one.scale is not None}
     notes = [
         *loss(f"without a scale in {file}, and so without one in the run", missing),
-        *loss(f"constants without a scale in {file}, solved", solved),
+        *loss(f"constants without a scale in {file}, solved", with_scale.intersection(solved)),
     ]
     records = tuple(replace(one, reason=None) if _is_derived(one) else one for one in data.tqcs)
     return replace(data, settings=settings, tqcs=records), notes

@@ -254,7 +254,7 @@ def _solved(work: Workplace, samples: _Samples, proto: ModelProto, stem: Path) -
     calibrated = samples.calibrated(trial, path, work)
     with trial.reading() as connection:
         record = calibrations.load_calibration(connection, calibrated)
-    return Candidate(load_model(path), answer(trial, record, work.question), trial, calibrated)
+    return Candidate(load_model(path), answer(trial, record, work.question, with_noise=False), trial, calibrated)
 
 
 def _named(proto: ModelProto, metadata: Mapping[str, str]) -> ModelProto:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the middle of counting: what was counted is stored first."""
+"""Ctrl-C and SIGTERM: what was counted is stored first, and no half-written file is left."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from types import FrameType
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM, as shells have it."""
+
+
+def terminate(_number: int, _frame: FrameType | None) -> None:
+    """Handle SIGTERM as Python handles Ctrl-C, so that temporary files and folders go with the program.
+
+    Raises:
+        SystemExit: always.
+    """
+    raise SystemExit(TERMINATED)
+
 
 Asked = Callable[[], BaseException | None]
 """Tells whether somebody wants an end, as the exception that brings it."""
@@ -30,10 +40,11 @@ def stopping_gently() -> Iterator[Asked]:
             raise end
         asked.append(end)
 
-    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ours = {signal.SIGINT: (signal.default_int_handler,), signal.SIGTERM: (signal.SIG_DFL, terminate)}
     usual = {}
     if threading.current_thread() is threading.main_thread():
-        usual = {number: handler for number, handler in ours.items() if signal.getsignal(number) == handler}
+        found = {number: signal.getsignal(number) for number in ours}
+        usual = {number: handler for number, handler in found.items() if handler in ours[number]}
     try:
         for number in usual:
             signal.signal(number, ask)

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from qgraph.calib.evidence import METHODS
 from qgraph.calib.observers.catalog import entry_of, observer_digest, resolve_parameters
+from qgraph.constraints.alignment import REMOVING
 from qgraph.constraints.grouping import solve_groups
 from qgraph.constraints.merge_methods import FAMILIES, UNCHANGED, MergeMethods, merge_methods
 from qgraph.constraints.model import Constraints, Grouping, Same
 from qgraph.constraints.overrides import Overrides, parse_override
-from qgraph.constraints.overriding import constrain_overridden, dropped_ties
+from qgraph.constraints.overriding import UNSHARING, constrain_overridden, dropped_ties
 from qgraph.constraints.pack import load_pack
 from qgraph.errors import NotFoundError, PackError, UsageError
 from qgraph.ir.elements import Structure
@@ -109,19 +110,25 @@ def pose(
     return Posed(settings, constraints, solve_groups(constraints, force_overlap=bool(overlap), noise=priced))
 
 
-def ties_dropped(structure: Structure, settings: RunSettings) -> tuple[tuple[Same, str], ...]:
-    """The `same` constraints that a run's overrides dropped, each with the override; none once its pack is gone."""
+def ties_dropped(structure: Callable[[], Structure], settings: RunSettings) -> tuple[tuple[Same, str], ...]:
+    """The `same` constraints that a run's options and overrides dropped, each with that; none once its pack is gone."""
     question = question_of(settings)
     try:
         pack = load_pack(question.target)
     except (NotFoundError, PackError):
         return ()
-    dropped = dropped_ties(Graph(structure), pack, question.methods, question.overrides)
-    return tuple((tie, str(entry)) for tie, entry in dropped)
+    defaults = dict(pack.merge_methods.items())
+    removed = any(method in REMOVING and method != defaults[option] for option, method in question.methods.items())
+    if not removed and not any(entry.action in UNSHARING for entry in question.overrides):
+        return ()
+    return dropped_ties(Graph(structure()), pack, question.methods, question.overrides)
 
 
 IMPORTED: Final = "imported"
 """What stands for the observer in a run whose scales came from a file."""
+
+REFERENCE: Final = "mse"
+"""The observer whose scales a tensor of such a run would have alone: what the imported ones are priced against."""
 
 
 def refuse_imported(run: str, settings: RunSettings) -> None:

@@ -19,7 +19,7 @@ from qgraph.errors import DataError
 from qgraph.formats.encoding import Encoding
 from qgraph.jobs.calibrating import Ticker
 from qgraph.jobs.exporting import Opened, open_run
-from qgraph.jobs.question import pose, question_of
+from qgraph.jobs.question import IMPORTED, REFERENCE, pose, question_of
 from qgraph.jobs.recording import channels_for
 from qgraph.jobs.verifying import model_inputs
 from qgraph.solve.activations import Calibration, solve_activations
@@ -187,7 +187,12 @@ def _entry(subject: Subject, found: Measured) -> Entry:
 
 
 def own_parameters(database: Database, opened: Opened) -> Own:
-    """What the run's observer would give each activation alone, where that is not what its group has."""
+    """What the run's observer would give each activation alone, where that is not what its group has.
+
+    Of a run that was imported, what `REFERENCE` would give; nothing if it was imported without a calibration.
+    """
+    if opened.calibration is None:
+        return {}
     roles = {one.slot: one.role for one in opened.data.tqcs}
     groups = [
         one
@@ -218,6 +223,8 @@ def own_parameters(database: Database, opened: Opened) -> Own:
 def _calibration(database: Database, opened: Opened) -> Calibration:
     """What the run was solved from."""
     structure, settings = opened.model.structure, opened.data.settings
+    if settings.observer == IMPORTED:
+        settings = replace(settings, observer=REFERENCE, observer_parameters={})
     with database.reading() as connection:
         run = runs.resolve_run(connection, opened.run)
         evidence = load_evidence(connection, run.model)

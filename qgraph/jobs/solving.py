@@ -21,8 +21,6 @@ from qgraph.formats.tflite import read_tflite
 from qgraph.ir.elements import Structure
 from qgraph.jobs.question import Posed, Question, pose, settings_of
 from qgraph.jobs.recording import channels_for
-from qgraph.jobs.sources import Source, check_device, kept
-from qgraph.jobs.sources import imported as load
 from qgraph.objects import many_objects
 from qgraph.solve.run import RunData, RunSettings
 from qgraph.store import calibrations, models, runs
@@ -32,6 +30,7 @@ from qgraph.store.records import CalibrationRecord, CalibrationStatus
 from qgraph.tqc import Scheme
 
 if TYPE_CHECKING:
+    from qgraph.jobs.sources import Source  # loads onnx
     from qgraph.solve.parameters import GroupParameters  # loads torch
 
 
@@ -43,6 +42,9 @@ def analyze(database: Callable[[], Database], model: Source, question: Question,
         model: an ONNX or TensorFlow Lite file, or an exported torch module.
         database: opens it; called only once nothing more can be refused.
     """
+    from qgraph.jobs.sources import imported as load
+    from qgraph.jobs.sources import kept  # both load onnx
+
     if isinstance(model, Path) and model.suffix.lower() == ".tflite":
         structure = read_tflite(model).structure
     else:
@@ -77,7 +79,10 @@ def solve(
     Raises:
         StatisticsError: the calibration is partial, or lacks what the target needs.
     """
-    check_device(device)
+    if device != "cpu":
+        from qgraph.calib.torch_runner import usable_device  # loads torch
+
+        usable_device(device)
     with database.reading() as connection:
         record = _calibration(connection, reference)
         if record.status == CalibrationStatus.PARTIAL and not allow_partial:
@@ -101,11 +106,13 @@ def answer(
     *,
     device: str = "cpu",
     given: Mapping[str, GroupParameters] = MappingProxyType({}),
+    with_noise: bool = True,
 ) -> RunData:
     """Solve a run from a calibration as far as it got, without storing it.
 
     Args:
         given: parameters of groups that are known already; see `qgraph.solve.solver.solve`.
+        with_noise: False leaves out what nobody asks for who only wants scales; see there.
 
     Raises:
         StatisticsError: the calibration lacks what the target needs.
@@ -137,6 +144,7 @@ def answer(
         device=device,
         channels=channels_for(posed.constraints.slots.values(), statistics),
         given=given,
+        with_noise=with_noise,
     )
 
 

@@ -33,7 +33,7 @@ from qgraph.improve.bias import (
     with_corrections,
 )
 from qgraph.improve.nearness import Outputs, Powers, powers_of, sure_gain_db
-from qgraph.improve.pieces import Values
+from qgraph.improve.pieces import Values, side_by_side
 from qgraph.improve.ranges import better_ranges, costly_groups
 from qgraph.improve.settings import Parts
 from qgraph.improve.simulation import Simulation
@@ -159,7 +159,7 @@ class Candidate:
         """The same model, solved for another question, or with other parameters of groups."""
         with self.database.reading() as connection:
             record = calibrations.load_calibration(connection, self.calibration)
-        return replace(self, data=answer(self.database, record, question, given=given or {}))
+        return replace(self, data=answer(self.database, record, question, given=given or {}, with_noise=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +252,8 @@ def _questions(own: Question) -> Iterator[Question]:
 def _otherwise_weighted(work: Workplace, best: Trial) -> Trial:
     """A trial with scales of weights by another method."""
     own = settings_of(best.question).weights
-    other = next(method for method in METHODS if method != own)
-    return _trial(work, best.candidate, replace(best.question, weights=other))
+    question = replace(best.question, weights=next(method for method in METHODS if method != own))
+    return _judged(work, best.candidate.solved(question, activations(best.candidate.data)), question)
 
 
 def _words(question: Question) -> str:
@@ -264,8 +264,14 @@ def _words(question: Question) -> str:
 def _trial(work: Workplace, candidate: Candidate, question: Question) -> Trial:
     """A candidate solved for a question, its biases as they are."""
     solved = candidate if settings_of(question) == candidate.data.settings else candidate.solved(question)
-    found = Trial(solved, question, _judged(work, solved.quantized()))
-    work.report(f"{candidate.model.path.stem}, {_words(question)}: {found.score_db:.2f} dB")
+    return _judged(work, solved, question)
+
+
+def _judged(work: Workplace, solved: Candidate, question: Question) -> Trial:
+    """A candidate that was solved for a question, its biases as they are, and how near its outputs are."""
+    found = Trial(solved, question, _powers(work, solved.quantized()))
+    words = f"{_words(question)}, weights {settings_of(question).weights}"
+    work.report(f"{solved.model.path.stem}, {words}: {found.score_db:.2f} dB")
     return found
 
 
@@ -299,7 +305,7 @@ def _ranged(work: Workplace, start: Trial, rivals: Sequence[Trial]) -> Trial:
     changed = better_ranges(costly, parameters, proposals, noises)
     solved = start.candidate.solved(start.question, {**activations(run), **changed})
     work.report(f"other ranges for {len(changed)} of {len(parameters)} groups")
-    return replace(start, candidate=solved, powers=_judged(work, solved.quantized()))
+    return replace(start, candidate=solved, powers=_powers(work, solved.quantized()))
 
 
 def _corrected_ways(work: Workplace, best: Trial) -> list[Trial]:
@@ -308,17 +314,17 @@ def _corrected_ways(work: Workplace, best: Trial) -> list[Trial]:
     trials = [best]
     for way in WAYS[1:]:
         proto = corrected(work, best.candidate, way, samples)
-        trials.append(replace(best, way=way, powers=_judged(work, best.candidate.quantized(proto))))
+        trials.append(replace(best, way=way, powers=_powers(work, best.candidate.quantized(proto))))
     work.report("biases, SNR in dB: " + ", ".join(f"{one.way} {one.score_db:.2f}" for one in trials))
     return trials
 
 
-def _judged(work: Workplace, quantized: ModelProto) -> Powers:
+def _powers(work: Workplace, quantized: ModelProto) -> Powers:
     """How near a model's outputs are."""
     samples = sorted(picked(len(work.feeds), JUDGED_SAMPLES))
     model = InMemory(quantized.SerializeToString(), work.reference.folder, work.reference.path.name)
-    session = open_session(model, libraries=work.libraries)
-    found = (session.run(None, dict(work.feeds[index])) for index in samples)
+    session = open_session(model, libraries=work.libraries, threads=1)
+    found = side_by_side(lambda index: session.run(None, dict(work.feeds[index])), samples)
     return powers_of([work.expected[index] for index in samples], found)
 
 

@@ -15,12 +15,12 @@ from qgraph.analysis.sessions import InMemory, open_session
 from qgraph.analysis.sessions import Sample as Feed
 from qgraph.analysis.verify import Verification
 from qgraph.analysis.verify import verify as compare
-from qgraph.analysis.verify_labels import LabelOf, read_labels
+from qgraph.analysis.verify_labels import LabelOf, read_labels, refuse_left_over
 from qgraph.analysis.verify_layers import DIVERGES_DB, Layers, verify_layers
 from qgraph.calib.batches import batches, joined
 from qgraph.calib.data import DataSource, Sample, open_data
 from qgraph.calib.images import ImageOptions
-from qgraph.errors import ModelError
+from qgraph.errors import ExportError, ModelError
 from qgraph.formats.qdq import to_qdq
 from qgraph.ir.elements import Structure, Tensor
 from qgraph.ir.onnx_import import ImportedModel, load_model
@@ -69,23 +69,36 @@ def verify(
         closing(open_data(data, model_inputs(opened.model.structure), images=images)) as source,
     ):
         exported = Path(folder) / "exported.onnx"
-        write_qdq(opened, exported, libraries)
+        try:
+            write_qdq(opened, exported, libraries)
+        except ExportError as error:
+            raise _in_temporary_folder(error, folder) from error
         passes = _Passes(source, steps, tick)
         once, again = tee(passes.batches())
+        position = count()
         compared = compare(
             reference_of(origin, libraries),
             exported,
             map(joined, once),
             optimized=optimized,
-            labels=None if label_of is None else _labels(again, label_of),
+            labels=None if label_of is None else _labels(again, position, label_of),
             libraries=libraries,
         )
+        if label_of is not None and steps is None:
+            refuse_left_over(label_of, next(position))
         if layers:
             found = _layers(opened, passes, below_db, optimized=optimized is not False, libraries=libraries)
             compared = replace(compared, layers=found)
         for line in source.notes():
             report(line)
         return compared, opened.run
+
+
+def _in_temporary_folder(error: ExportError, folder: str) -> ExportError:
+    """An error about a file that the user did not name: one that cannot be written is no matter of its name."""
+    if folder not in error.which:
+        return error
+    return ExportError(error.what, error.which, "make room there, or set TMPDIR to a folder elsewhere")
 
 
 def model_inputs(structure: Structure) -> list[Tensor]:
@@ -118,8 +131,7 @@ class _Passes:
         return map(joined, self.batches())
 
 
-def _labels(batches: Iterable[list[Sample]], label_of: LabelOf) -> Iterator[list[int]]:
-    position = count()
+def _labels(batches: Iterable[list[Sample]], position: Iterator[int], label_of: LabelOf) -> Iterator[list[int]]:
     for batch in batches:
         yield [label_of(next(position), sample.where) for sample in batch]
 

@@ -54,6 +54,7 @@ class Calibration:
         observer: a name, ``auto`` too, or a function.
         channels: statistics of each channel, by tensor and axis, where a scheme is per channel.
         limits: of the tensors that a Clip makes.
+        with_noise: whether anybody asks for the noise of tensors, and what they would have alone.
     """
 
     statistics: Mapping[str, TensorStatistics]
@@ -63,6 +64,7 @@ class Calibration:
     device: str
     channels: Mapping[tuple[str, int], Sequence[TensorStatistics]] = field(default_factory=lambda: MappingProxyType({}))
     limits: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
+    with_noise: bool = True
 
     def of(self, tensor: str) -> TensorStatistics:
         """The statistics of a tensor."""
@@ -84,7 +86,7 @@ class Calibration:
         raise StatisticsError(
             "no statistics per channel were collected",
             f"{tensor}, axis {scheme.axis}",
-            "calibrate again, naming this target: then they are collected",
+            "calibrate again, naming this target (--target; with --lean, too): then they are collected",
         )
 
     @property
@@ -117,11 +119,12 @@ def prescribed(group: Group) -> GroupParameters:
     if group.fixed is None:
         return GroupParameters(QuantizationState.INITIAL)
     origin = group.fixed.origin
+    by = f"{origin.rule} at {origin.op} ({origin.op_type})" if origin.op_type else origin.source  # a user's pin
     return GroupParameters(
         QuantizationState.FIXED,
         (to_float32(group.fixed.scale),),
         (group.fixed.offset,),
-        f"prescribed by {origin.rule} at {origin.op} ({origin.op_type})",
+        f"prescribed by {by}",
     )
 
 
@@ -146,8 +149,9 @@ def solve_activations(
         group.id: () if group.id in given else _problems(group, members[group.id], voices[group.id], calibration)
         for group in groups
     }
+    needs_noise = calibration.with_noise or len(calibration.candidates) > 1  # several are compared by it
     alone: dict[Place, Problem] = {
-        (group.id, name): ((name,), group.scheme, ()) for group in groups for name in members[group.id]
+        (group.id, name): ((name,), group.scheme, ()) for group in groups for name in members[group.id] if needs_noise
     }
     tasks = _tasks({*alone.values(), *(one for several in together.values() for one in several)}, calibration)
     proposals = {}
@@ -289,7 +293,7 @@ def _pick(
         solved.parameters[group.id] = proposals[choice.observer].together[group.id]
         for tensor in members[group.id]:
             place = group.id, tensor
-            alone = {name: noise.get((tensor, own[name][place])) for name in proposals}
+            alone = {name: noise.get((tensor, own[name].get(place))) for name in proposals}
             taken = alone[_best({name: [value] for name, value in alone.items()}).observer]
             solved.noise[place] = TensorNoise(noise.get((tensor, shared[choice.observer][group.id])), taken)
     return solved

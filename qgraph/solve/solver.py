@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -36,12 +36,12 @@ _NO_NOISE = TensorNoise()
 
 @dataclass(frozen=True, slots=True)
 class _Roles:
-    """The groups by what they are solved from, each in the order of the grouping, and the tensors of each by id."""
+    """The groups by what they are solved from, each in the order of the grouping, and the group of each slot."""
 
     activations: tuple[Group, ...]
     weights: tuple[Group, ...]
     biases: tuple[BiasTask, ...]
-    members: Mapping[str, tuple[str, ...]]
+    home: Mapping[str, Group]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ def solve(
     device: str = "cpu",
     channels: Mapping[tuple[str, int], Sequence[TensorStatistics]] = MappingProxyType({}),
     given: Mapping[str, GroupParameters] = MappingProxyType({}),
+    with_noise: bool = True,
 ) -> RunData:
     """Give every slot its state, scale, offset and noise.
 
@@ -82,6 +83,7 @@ def solve(
         channels: statistics of each channel, by tensor and axis, for activations that are quantized per channel.
         given: parameters of groups of activations and weights that are known already, by group id: they are kept (but
             a weight's scale is raised where the bias would not fit), and everything else is told of them.
+        with_noise: False leaves out the noise of activations and the prices of requantizes; scales are the same.
 
     Returns:
         The run; its settings have the observer's name in lower case and all its parameters.
@@ -102,6 +104,7 @@ def solve(
             device,
             channels,
             limits_of(structure),
+            with_noise,
         )
     told = []
     if settings.force_overlap == AUTO_OVERLAP:
@@ -109,8 +112,10 @@ def solve(
         told = [line]
     roles = _roles(constraints, grouping)
     solution = _solve_groups(constraints, grouping, roles, calibration, weights, biases, settings.weights, given)
-    prices = {} if calibration is None else _requantize_prices(grouping, solution, calibration)
-    records = _records(constraints, grouping, solution, calibration)
+    prices = (
+        {} if calibration is None or not with_noise else _requantize_prices(grouping, roles.home, solution, calibration)
+    )
+    records = _records(constraints, roles.home, solution, calibration)
     events = tuple(sorted((*solution.events, *told, *constraints.remarks)))
     found = (
         *ratio_findings(constraints.ratios, records),
@@ -132,12 +137,9 @@ def _resolved(settings: RunSettings, *, shipped: bool) -> RunSettings:
 def _roles(constraints: Constraints, grouping: Grouping) -> _Roles:
     """Sort the groups by role. One with a weight in it is solved from weights; a bias that nothing derives waits."""
     home = {slot: group for group in grouping.groups for slot in group.slots}
-    members = {}
     activations, weights, biases = [], [], []
     for group in grouping.groups:
-        plans = [constraints.slots[slot] for slot in group.slots]
-        members[group.id] = tuple(sorted({plan.tensor for plan in plans}))
-        roles = {plan.role for plan in plans}
+        roles = {constraints.slots[slot].role for slot in group.slots}
         if group.derived is not None:
             tensor = constraints.slots[group.derived.slot].tensor
             sources = home.get(group.derived.activation), home.get(group.derived.weight)
@@ -146,7 +148,13 @@ def _roles(constraints: Constraints, grouping: Grouping) -> _Roles:
             weights.append(group)
         elif not roles.isdisjoint(("activation", "constant")):
             activations.append(group)
-    return _Roles(tuple(activations), tuple(weights), tuple(biases), members)
+    return _Roles(tuple(activations), tuple(weights), tuple(biases), home)
+
+
+def _members(constraints: Constraints, grouping: Grouping) -> dict[str, tuple[str, ...]]:
+    """The tensors of each group, by its id."""
+    plans = constraints.slots
+    return {group.id: tuple(sorted({plans[slot].tensor for slot in group.slots})) for group in grouping.groups}
 
 
 def _solve_groups(
@@ -164,45 +172,41 @@ def _solve_groups(
     noise: dict[tuple[str, str], TensorNoise] = {}
     voices: dict[str, Voices] = {}
     choices: dict[str, Choice] = {}
+    members = {} if calibration is None and method is None else _members(constraints, grouping)
     if calibration is not None:
-        voices = listen(roles.activations, roles.members, constraints, calibration.statistics, calibration.producers)
-        activations = solve_activations(roles.members, roles.activations, voices, calibration, given)
+        voices = listen(roles.activations, members, constraints, calibration.statistics, calibration.producers)
+        activations = solve_activations(members, roles.activations, voices, calibration, given)
         parameters |= activations.parameters
         noise |= activations.noise
         choices = activations.choices
     if method is not None:
-        solved, noises = solve_weights(roles.members, roles.weights, weights, method)
+        solved, noises = solve_weights(members, roles.weights, weights, method)
         noise |= noises
         for group in roles.weights:
             taken = given.get(group.id, solved[group.id])
             parameters[group.id] = taken
             if taken.scale != solved[group.id].scale:  # the stored noise is that of the solved scales
-                noise |= {
-                    (group.id, name): TensorNoise(own=noises[group.id, name].own) for name in roles.members[group.id]
-                }
+                noise |= {(group.id, name): TensorNoise(own=noises[group.id, name].own) for name in members[group.id]}
     derived, events = solve_biases(roles.biases, parameters, biases)
     for group in roles.weights:
         if group.id in derived:
             # The stored noise is that of the scales before they were raised.
-            noise |= {(group.id, name): TensorNoise(own=noise[group.id, name].own) for name in roles.members[group.id]}
+            noise |= {(group.id, name): TensorNoise(own=noise[group.id, name].own) for name in members[group.id]}
     return _Solution(voices, parameters | derived, noise, tuple(sorted(events)), choices)
 
 
 def _records(
-    constraints: Constraints, grouping: Grouping, solution: _Solution, calibration: Calibration | None
+    constraints: Constraints, home: Mapping[str, Group], solution: _Solution, calibration: Calibration | None
 ) -> tuple[TqcRecord, ...]:
     """One record per slot, sorted by slot."""
     plans = constraints.slots
-    quantized = {
-        record.slot: record for group in grouping.groups for record in _quantized(group, plans, solution, calibration)
-    }
     fused = {slot: one for one in constraints.fused for slot in (one.producer, one.consumer)}
     records = []
     for slot in sorted(plans):
-        if slot in quantized:
-            records.append(quantized[slot])
+        plan, group = plans[slot], home.get(slot)
+        if group is not None:
+            records.append(_quantized(plan, group, solution, calibration))
             continue
-        plan = plans[slot]
         reason = plan.reason
         if reason is None and slot in fused:
             reason = f"inside a pair that runs as one, by {fused[slot].origin.rule} at {fused[slot].origin.op}"
@@ -210,40 +214,37 @@ def _records(
     return tuple(records)
 
 
-def _quantized(
-    group: Group, plans: Mapping[str, SlotPlan], solution: _Solution, calibration: Calibration | None
-) -> Iterator[TqcRecord]:
-    """The records of a group's slots: the master has the group's state, the others are its slaves."""
+def _quantized(plan: SlotPlan, group: Group, solution: _Solution, calibration: Calibration | None) -> TqcRecord:
+    """The record of a member: the master has the group's state, the others are its slaves."""
     parameters, voices = solution.parameters[group.id], solution.voices.get(group.id)
-    for slot in group.slots:
-        plan = plans[slot]
-        noise = solution.noise.get((group.id, plan.tensor), _NO_NOISE)
-        slave = slot != group.master
-        reason = parameters.reason
-        if calibration is not None and voices is not None:
-            found = remarks(plan.tensor, voices, calibration)
-            order = order_remark(plan.tensor, group.scheme, parameters, calibration)
-            found += [] if order is None else [order]
-            reason = "; ".join(dict.fromkeys([reason, *found] if reason else found)) or None
-        yield TqcRecord(
-            slot,
-            plan.tensor,
-            plan.role,
-            QuantizationState.SLAVE if slave else parameters.state,
-            group.scheme,
-            parameters.scale,
-            parameters.offset,
-            group.master if slave else None,
-            group.id,
-            reason,
-            noise.shared,
-            noise.own,
-        )
+    noise = solution.noise.get((group.id, plan.tensor), _NO_NOISE)
+    slave = plan.slot != group.master
+    reason = parameters.reason
+    if calibration is not None and voices is not None:
+        found = remarks(plan.tensor, voices, calibration)
+        order = order_remark(plan.tensor, group.scheme, parameters, calibration)
+        found += [] if order is None else [order]
+        reason = "; ".join(dict.fromkeys([reason, *found] if reason else found)) or None
+    return TqcRecord(
+        plan.slot,
+        plan.tensor,
+        plan.role,
+        QuantizationState.SLAVE if slave else parameters.state,
+        group.scheme,
+        parameters.scale,
+        parameters.offset,
+        group.master if slave else None,
+        group.id,
+        reason,
+        noise.shared,
+        noise.own,
+    )
 
 
-def _requantize_prices(grouping: Grouping, solution: _Solution, calibration: Calibration) -> dict[str, float]:
+def _requantize_prices(
+    grouping: Grouping, home: Mapping[str, Group], solution: _Solution, calibration: Calibration
+) -> dict[str, float]:
     """The price of each requantize whose two sides have parameters and whose tensor has values, by slot."""
-    home = {slot: group for group in grouping.groups for slot in group.slots}
     tasks = []
     for one in grouping.requantizes:
         sides = [home[slot] for slot in (one.producer, one.slot)]

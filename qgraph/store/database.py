@@ -66,8 +66,16 @@ class Database:
         if mode == "none" and self.engine.dialect.name != "sqlite":  # SQLite's driver begins nothing by itself
             options["isolation_level"] = "AUTOCOMMIT"
         try:
-            with self.engine.connect().execution_options(**options) as connection, connection.begin():
-                yield connection
+            with self.engine.connect().execution_options(**options) as connection:
+                try:
+                    with connection.begin():
+                        yield connection
+                except BaseException:
+                    # A traceback may hold rows that are half read. To SQLite, this connection then still reads its
+                    # old snapshot, and cannot write once another one has written: "database is locked".
+                    if self.engine.dialect.name == "sqlite":
+                        connection.invalidate()
+                    raise
         except SQLAlchemyError as error:
             raise store_error(error, self.engine.url) from error
         except UNREADABLE as error:

@@ -158,7 +158,8 @@ def _number(connection: sa.Connection, run_id: int, model: int, run: RunData) ->
             raise _contradiction(f"its model has no slot {tqc.slot} on tensor {tqc.tensor}")
         if slot_groups.get(tqc.slot) != (None if tqc.group is None else groups.get(tqc.group, -1)):
             raise _contradiction(f"slot {tqc.slot} and group {tqc.group} disagree")
-    if len(groups) != len(run.grouping.groups) or not slot_groups.keys() <= {tqc.slot for tqc in run.tqcs}:
+    grouped = sum(tqc.group is not None for tqc in run.tqcs)
+    if len(groups) != len(run.grouping.groups) or len(slot_groups) != grouped:
         raise _contradiction("a group is there twice, or a member has no config")
     for requantize in run.grouping.requantizes:
         if tensor_of.get(requantize.slot) != requantize.tensor:
@@ -167,16 +168,18 @@ def _number(connection: sa.Connection, run_id: int, model: int, run: RunData) ->
 
 
 def _write_tqcs(connection: sa.Connection, run: RunData, chosen: Mapping[str, str], numbers: _Numbers) -> None:
-    slots, groups, schemes = numbers.slots, numbers.groups, numbers.schemes
-
-    def row(number: int, tqc: TqcRecord) -> tuple[object, ...]:
-        return (
+    slots, groups = numbers.slots, numbers.groups
+    # A few objects serve all configs: to hash them by their fields costs more than all else here.
+    distinct = {id(tqc.scheme): tqc.scheme for tqc in run.tqcs}
+    schemes = {key: None if scheme is None else numbers.schemes[scheme] for key, scheme in distinct.items()}
+    rows = (
+        (
             numbers.run,
-            number,
+            slots[tqc.slot],
             chosen[tqc.tensor] == tqc.slot,
             tqc.role,
-            tqc.state.value,
-            None if tqc.scheme is None else schemes[tqc.scheme],
+            str(tqc.state),
+            schemes[id(tqc.scheme)],
             *_split(tqc.scale, tqc.offset),
             None if tqc.master is None else slots[tqc.master],
             None if tqc.group is None else groups[tqc.group],
@@ -185,16 +188,20 @@ def _write_tqcs(connection: sa.Connection, run: RunData, chosen: Mapping[str, st
             tqc.own_noise_db,
             tqc.price_db,
         )
+        # In the order of the table's key, so that the file grows at its end.
+        for tqc in sorted(run.tqcs, key=lambda tqc: slots[tqc.slot])
+    )
+    insert_rows(connection, tqcs, _TQC_COLUMNS, rows)
 
-    # In the order of the table's key, so that the file grows at its end.
-    numbered = {slots[tqc.slot]: tqc for tqc in run.tqcs}
-    insert_rows(connection, tqcs, _TQC_COLUMNS, (row(number, numbered[number]) for number in sorted(numbered)))
+
+_UNKNOWN = (None, None, None, None)
+_NO_RULE = (None, None, None)
 
 
 def _split(scale: tuple[float, ...] | None, offset: tuple[int, ...] | None) -> tuple[object, object, object, object]:
     """Scale and offset as numbers where there is one of each, else as texts."""
     if scale is None and offset is None:
-        return None, None, None, None
+        return _UNKNOWN
     if scale is not None and offset is not None and len(scale) == len(offset) == 1:
         return scale[0], offset[0], None, None
     return None, None, encode_optional(scale), encode_optional(offset)
@@ -206,11 +213,11 @@ def _write_edges(connection: sa.Connection, joined: Iterable[Edge], numbers: _Nu
         (
             numbers.run,
             position,
-            edge.kind.value,
+            str(edge.kind),
             slots[edge.a],
             slots[edge.b],
-            None if edge.strength is None else edge.strength.value,
-            _rule(edge.rule, edge.op_type, edge.source, numbers),
+            None if edge.strength is None else str(edge.strength),
+            _rule(edge, numbers.rules),
             edge.op,
             slot_groups.get(edge.a),
         )
@@ -219,9 +226,9 @@ def _write_edges(connection: sa.Connection, joined: Iterable[Edge], numbers: _Nu
     insert_rows(connection, edges, _EDGE_COLUMNS, rows)
 
 
-def _rule(rule: str | None, op_type: str | None, source: str | None, numbers: _Numbers) -> int | None:
-    key = (rule, op_type, source)
-    return None if key == (None, None, None) else numbers.rules[key]
+def _rule(edge: Edge, rules: _Numbering) -> int | None:
+    key = (edge.rule, edge.op_type, edge.source)
+    return None if key == _NO_RULE else rules[key]
 
 
 def _write_groups(connection: sa.Connection, run: RunData, numbers: _Numbers) -> None:

@@ -205,6 +205,17 @@ def test_everything_in_float_is_exact_so_that_any_target_is_reached(cli: Cli, da
     assert found["after_db"] is None or found["after_db"] >= 120
 
 
+def test_that_nothing_is_lost_any_more_is_said_in_words(cli: Cli, data: Path) -> None:
+    told = cli("advise", "r1", "--data", data, "--target-snr", 1000)
+    assert told.code == 0
+    assert "1000 dB is reached" in told.stdout
+    assert "changed: nothing lost," in told.stdout
+    assert "inf" not in told.stdout
+    kinds = [word for kind in ("observer", "unshare", "bits", "float") for word in ("--without", kind)]
+    nothing = cli("advise", "r1", "--data", data, "--target-snr", 120, *kinds)
+    assert "no kind is left" in nothing.stderr
+
+
 def test_what_is_out_of_reach_is_said_with_the_best_there_is(cli: Cli, data: Path) -> None:
     asked = ("advise", "r1", "--data", data, "--target-snr", 120, "--without", "float")
     found = cli(*asked, "--json").json

@@ -205,6 +205,7 @@ class TestWeightsAndBias:
         shapes = "float[1,1,2] x) => (float[1,1,2] y)"
         found = only(checked(tmp_path, shapes, nodes, constants))
         assert found.rule == "weight_granularity"
+        assert found.source.startswith("kernel batch_matmul.cc: ")
         assert "weight_granularity" not in {
             entry.rule for entry in checked(tmp_path, shapes, nodes, constants, "onnxruntime").violations
         }

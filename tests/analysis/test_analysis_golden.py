@@ -63,6 +63,13 @@ def test_a_device_that_does_the_same_is_told_so(cli: Cli, golden: Path) -> None:
     assert "all quantized tensors are equal" in done.stdout
 
 
+def test_only_what_a_device_wrote_is_said_to_be_equal(cli: Cli, golden: Path) -> None:
+    done = cli("compare", golden, device(golden, lambda arrays: {"a": arrays["a"]}))
+    assert done.code == 0
+    assert done.stdout.splitlines()[-1] == "1 quantized tensor of the device: all are equal"
+    assert "not written by the device" in done.stderr
+
+
 def test_a_device_is_told_how_many_steps_off_it_is_and_where_first(cli: Cli, golden: Path) -> None:
     def off(arrays: Arrays) -> Arrays:
         arrays["c"] = np.where(arrays["c"] > 0, arrays["c"] - 2, arrays["c"]).astype("int8")

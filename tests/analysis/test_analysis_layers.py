@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,7 @@ def test_folders_name_classes_in_order_or_as_numbers(tmp_path: Path) -> None:
         ("a.txt", b"1", "unknown kind"),
         ("a.npy", b"1", "cannot read the labels"),
         ("a.csv", b"a,1,2\n3,4,5\n", "no label"),
+        ("empty.npy", b"", "save them with numpy.save"),
         ("b.csv", b"1\nx\n", "no label"),
         ("c.csv", b"\xff\xfe", "cannot read the labels"),
     ],
@@ -162,6 +164,32 @@ def test_files_that_are_no_labels_end_in_one_line(tmp_path: Path, name: str, con
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=match):
         read_labels(tmp_path / name, "data.npz")
+
+
+def test_labels_that_cannot_be_read_or_are_below_zero_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.npy \(No such file or directory\); check the path"):
+        read_labels(tmp_path / "absent.npy", "data.npz")
+    np.save(tmp_path / "a.npy", np.array([2, -1]))
+    with pytest.raises(DataError, match=r"below 0.*: -1"):
+        read_labels(tmp_path / "a.npy", "data.npz")
+
+
+def test_where_the_exported_model_has_no_room_is_told_with_what_helps(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (4, 4), (200, 9, 9)).save(tmp_path / "a.png")
+    write_classifier(tmp_path / "m.onnx")
+    assert cli("calibrate", "m.onnx", "--data", tmp_path, "--target", "onnxruntime").code == 0
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("qgraph.formats.onnx_file._write", full)
+    refused = cli("verify", "latest", "--data", tmp_path)
+    assert (refused.code, len(refused.stderr.splitlines())) == (2, 1)
+    assert "No space left on device" in refused.stderr
+    assert "set TMPDIR" in refused.stderr
+    assert cli("verify", "latest", "--data", tmp_path, "--layers", "--below", "nan").code == 2
 
 
 def test_accuracy_counts_the_best_and_the_five_best() -> None:
@@ -211,6 +239,10 @@ def test_accuracy_of_a_folder_of_classes_is_told(cli: Cli, tmp_path: Path) -> No
     assert found["float_top1"] == found["quantized_top1"] == pytest.approx(5 / 6)
     assert found["float_top5"] is None
     assert "quantized" in cli("verify", "latest", "--data", "photos", "--labels", "folders").stdout
+    np.save(tmp_path / "long.npy", np.array([0, 0, 1, 1, 1, 2, 2]))  # one for the broken image, too
+    refused = cli("verify", "latest", "--data", "photos", "--labels", "long.npy")
+    assert (refused.code, "more labels than samples: 6 samples" in refused.stderr) == (2, True)
+    assert cli("verify", "latest", "--data", "photos", "--labels", "long.npy", "--steps", "2").code == 0
     np.save(tmp_path / "short.npy", np.array([0, 1]))
     refused = cli("verify", "latest", "--data", "photos", "--labels", "short.npy")
     assert (refused.code, "fewer labels than samples" in refused.stderr) == (2, True)

@@ -184,6 +184,20 @@ def test_sharing_is_what_a_small_tensor_loses_in_a_group_with_a_large_one(cli: C
     assert {one["role"] for one in found["groups"]} == {"activation", "weight", "bias"}
 
 
+def test_imported_scales_cost_what_the_same_scales_cost(cli: Cli, data: Path) -> None:
+    ours = cli("sensitivity", "r1", "--data", data, "--json").json
+    assert cli("export", "r1", "--format", "json", "-o", "s.json").code == 0
+    command = ("import", "s.json", "--model", "m.onnx", "--target", "tflite")
+    assert cli(*command, "--calibration", "c1", "--name", "priced").code == 0
+    assert cli(*command, "--name", "bare", "--db", "bare.db").code == 0
+    priced = cli("sensitivity", "priced", "--data", data, "--json").json
+    assert priced["tensors"] == ours["tensors"]
+    bare = cli("sensitivity", "bare", "--data", data, "--db", "bare.db", "--json").json
+    assert {one["noise_db"]["sharing"] for one in bare["tensors"]} == {None}, "nothing tells what they would have alone"
+    assert [one["noise_db"]["all"] for one in bare["tensors"]] == [one["noise_db"]["all"] for one in ours["tensors"]]
+    assert "next" not in cli("sensitivity", "priced", "--data", data).stdout, "they cannot be solved anew"
+
+
 def test_a_finished_measurement_is_told_again_and_other_samples_are_another_one(cli: Cli, data: Path) -> None:
     first = cli("sensitivity", "r1", "--data", data, "--json").json
     again = cli("sensitivity", "r1", "--data", data, "--json").json

@@ -21,7 +21,9 @@ from qgraph.calib.channels import (
     same_channels,
 )
 from qgraph.calib.exact_sums import value
+from qgraph.calib.grid import bin_of
 from qgraph.calib.kernels import Accumulator
+from qgraph.calib.observers.density import points_and_pieces
 from qgraph.calib.provenance import UNKNOWN, Provenance, joined
 from qgraph.calib.row_kernels import RowAccumulator
 from qgraph.calib.rows import gap_edges, merge_rows, no_rows, row_view, rows_of, same_rows, second_edges
@@ -178,6 +180,15 @@ def test_a_channel_as_statistics_keeps_all_that_is_exact(activations: list[Array
         assert coarse[0][0].tolist() == coarse[1][0].tolist()
         for (bins, place), found in zip(coarse, (one, expected), strict=True):
             assert len(bins) == 0 or np.bincount(place, found.counts).sum() == found.counts.sum()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_extreme_at_the_edge_of_its_bin_has_that_bin_to_itself(sign: int) -> None:
+    (one,) = channel_statistics(
+        channels_of([[sign * 7.484375, sign * 7.4, sign * 7.45, sign * 7.47]], axis=0), samples=1
+    )
+    assert one.counts[one.bins == bin_of(sign * 7.484375)].tolist() == [1]
+    assert np.isfinite(np.concatenate(points_and_pieces(one))).all()
 
 
 @given(samples(), st.sampled_from([0, 1, 2, -1]))

@@ -38,7 +38,7 @@ def test_the_options_are_stored_shown_and_compared(cli: Cli, calibrated: Path) -
 
 def test_the_target_s_choice_said_aloud_is_the_same_run(cli: Cli, calibrated: Path) -> None:
     del calibrated
-    arguments = ("solve", "c1", "--target", "ppl_cuda", "--json")
+    arguments = ("solve", "c1", "--target", "ppl_cuda", "--observer", "minmax", "--json")
     default = cli(*arguments).json["run"]
     assert cli(*arguments, "--elementwise-merge", "LARGE", "--averagepool-merge", "none").json["run"] == default
     assert cli(*arguments, "--elementwise-merge", "output").json["run"] != default

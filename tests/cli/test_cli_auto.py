@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import qgraph
+from qgraph.cli.main import run
 
 CANDIDATES = ["minmax", "percentile", "kl", "mse"]
 
 
-def test_auto_takes_for_each_group_what_predicts_the_least_noise(cli: Any, calibrated: Path) -> None:
-    solve = ["solve", "c1", "--target", "tflite", "--db", calibrated, "--json"]
-    auto = cli(*solve, "--observer", "auto").json["run"]
-    groups = cli("groups", auto, "--db", calibrated, "--json").json["groups"]
+@pytest.fixture(scope="module")
+def solved(calibrated_session: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a run named ``auto``."""
+    path = tmp_path_factory.mktemp("solved") / "q.db"
+    with closing(sqlite3.connect(calibrated_session)) as source, closing(sqlite3.connect(path)) as copy:
+        source.backup(copy)
+    assert run(["solve", "c1", "--target", "tflite", "--observer", "auto", "--name", "auto", "--db", str(path)]) == 0
+    return path
+
+
+def test_auto_takes_for_each_group_what_predicts_the_least_noise(cli: Any, solved: Path) -> None:
+    solve = ["solve", "c1", "--target", "tflite", "--db", solved, "--json"]
+    groups = cli("groups", "auto", "--db", solved, "--json").json["groups"]
     taken = {group["id"]: group["observer"] for group in groups if group["observer"]}
     assert len(taken) > 50
     assert set(taken.values()) > {"mse"}
@@ -22,7 +36,7 @@ def test_auto_takes_for_each_group_what_predicts_the_least_noise(cli: Any, calib
     scales = {
         name: {
             group["id"]: (group["scale"], group["offset"])
-            for group in cli("groups", run, "--db", calibrated, "--json").json["groups"]
+            for group in cli("groups", run, "--db", solved, "--json").json["groups"]
         }
         for name, run in others.items()
     }
@@ -32,22 +46,21 @@ def test_auto_takes_for_each_group_what_predicts_the_least_noise(cli: Any, calib
             assert group["observer_reason"].startswith(f"{group['observer']} -")
 
 
-def test_what_auto_took_and_why_is_told_by_every_question(cli: Any, calibrated: Path) -> None:
-    run = cli("solve", "c1", "--target", "tflite", "--observer", "auto", "--db", calibrated, "--json").json["run"]
-    shown = cli("show", run, "--db", calibrated, "--json").json
+def test_what_auto_took_and_why_is_told_by_every_question(cli: Any, solved: Path) -> None:
+    shown = cli("show", "auto", "--db", solved, "--json").json
     assert shown["settings"]["observer"] == "auto"
     assert shown["settings"]["observer_parameters"] == {"candidates": "minmax,percentile,kl,mse"}
-    scales = cli("scales", run, "--db", calibrated, "--json").json["tensors"]
+    scales = cli("scales", "auto", "--db", solved, "--json").json["tensors"]
     tensor, answer = next((name, one) for name, one in scales.items() if one["observer"])
-    slots = cli("show", run, "--tensor", tensor, "--db", calibrated, "--json").json["slots"]
+    slots = cli("show", "auto", "--tensor", tensor, "--db", solved, "--json").json["slots"]
     assert slots[0]["observer"] == answer["observer"]
     assert answer["observer"] in slots[0]["observer_reason"]
     assert sum(shown["observers"].values()) == len({one["group"] for one in scales.values() if one["observer"]})
-    assert f"auto took {answer['observer']}:" in cli("show", run, "--tensor", tensor, "--db", calibrated).stdout
-    assert "groups solved by mse" in cli("show", run, "--db", calibrated).stdout
+    assert f"auto took {answer['observer']}:" in cli("show", "auto", "--tensor", tensor, "--db", solved).stdout
+    assert "groups solved by mse" in cli("show", "auto", "--db", solved).stdout
     for command in ("groups", "scales"):
-        assert "observer" in cli(command, run, "--db", calibrated).stdout.splitlines()[0]
-        assert "observer" not in cli(command, "mse", "--db", calibrated).stdout.splitlines()[0]
+        assert "observer" in cli(command, "auto", "--db", solved).stdout.splitlines()[0]
+        assert "observer" not in cli(command, "mse", "--db", solved).stdout.splitlines()[0]
 
 
 def test_python_names_the_candidates_and_their_order_decides_ties(calibrated: Path) -> None:

@@ -14,6 +14,8 @@ import onnx
 import pytest
 from conftest import Cli
 
+import qgraph
+
 MODEL = """
 <ir_version: 8, opset_import: ["" : 13]>
 g (float[1,4,8,8] x) => (float[1,4,4,4] y)
@@ -235,6 +237,8 @@ class TestPrices:
         both = prices["parameters", "x"], prices["parameters", "y"]
         assert change["price_db"] == min(both) == violation["alternatives"][0]["price_db"]
         assert " dB)" in cli("check", broken, "--target", "tflite", "--run", "latest").stdout
+        with qgraph.open("qgraph.db") as database:
+            assert qgraph.check(broken, "tflite", run=database.run("latest"))["repairs"] == result.json["repairs"]
 
     def test_a_run_of_another_model_is_refused(self, cli: Cli, run: None, tmp_path: Path) -> None:
         text = MODEL.replace("SCALE", "b, bz").replace(" x)", " other)").replace("(x,", "(other,").replace("y", "z")
@@ -262,6 +266,14 @@ def test_a_broken_preference_is_a_note_and_no_violation(cli: Cli, tmp_path: Path
     (found,) = sarif(cli, path, 0)["runs"][0]["results"]
     assert found["level"] == "note"
     assert found["message"]["text"].startswith(wording)
+    (rule,) = (one for one in sarif(cli, path, 0)["runs"][0]["tool"]["driver"]["rules"] if one["id"] == found["ruleId"])
+    assert rule["defaultConfiguration"]["level"] == "note"
+    assert "must" not in rule["shortDescription"]["text"] + rule["fullDescription"]["text"]
+
+
+def test_python_has_what_the_command_prints(cli: Cli, broken: Path) -> None:
+    printed = cli("check", broken, "--target", "tflite", "--json").json
+    assert {"schema": printed["schema"], **qgraph.check(broken, "tflite")} == printed
 
 
 def test_two_formats_at_once_are_refused(cli: Cli, tmp_path: Path) -> None:

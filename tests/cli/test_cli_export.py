@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -73,6 +74,7 @@ def test_an_export_replaces_neither_its_sources_nor_what_is_no_file(cli: Cli, tm
         "link",
         ".",
         "no/folder/x.onnx",
+        "x" * 300,
         "../" + tmp_path.name + "/model.onnx",
     ):
         refused = cli("export", "latest", "-o", output)
@@ -90,6 +92,29 @@ def test_a_model_in_which_nothing_is_quantized_is_not_exported(cli: Cli, tmp_pat
     refused = cli("export", "latest", "-o", "out.onnx")
     assert refused.code == 2
     assert "nothing is quantized" in refused.stderr
+
+
+def test_a_run_without_scales_is_exported_in_no_format(cli: Cli, tmp_path: Path) -> None:
+    x = "<ir_version: 8, opset_import: ['' : 17]> g (float[4] x) => (float[4] y) { h = Sigmoid (x)  y = Sigmoid (h) }"
+    onnx.save(onnx.parser.parse_model(x.replace("'", '"')), tmp_path / "m.onnx")
+    assert cli("analyze", "m.onnx", "--target", "tflite").code == 0
+    for name in ("qdq", "json", "csv"):
+        refused = cli("export", "latest", "--format", name, "-o", "out")
+        assert (refused.code, "the run has no scales" in refused.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_integers_that_onnx_does_not_have_are_told_with_their_tensor(cli: Cli, tmp_path: Path, data: Path) -> None:
+    write_model(tmp_path / "model.onnx", "n")
+    assert cli("calibrate", "model.onnx", "--data", data, "--target", "onnxruntime").code == 0
+    assert cli("export", "latest", "--format", "json", "-o", "s.json").code == 0
+    file = json.loads((tmp_path / "s.json").read_text())
+    file["tensors"]["h"] |= {"bits": 24, "signed": False, "quant_min": 0, "quant_max": 2**24 - 1}
+    (tmp_path / "s.json").write_text(json.dumps(file))
+    assert cli("import", "s.json", "--model", "model.onnx", "--target", "onnxruntime", "--name", "wide").code == 0
+    refused = cli("export", "wide", "-o", "out.onnx")
+    assert refused.code == 2
+    assert refused.stderr == "qgraph: QDQ ONNX cannot quantize a tensor like this: h in uint32; use at most 16 bits\n"
 
 
 def test_a_name_that_another_run_has_is_refused_before_anything_runs(cli: Cli, tmp_path: Path, data: Path) -> None:

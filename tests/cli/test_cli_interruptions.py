@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import signal
@@ -18,6 +19,8 @@ from conftest import Cli
 from test_cli_resume import TARGET, counted, start, statistics_of
 
 KILLS = 50
+"""At most: there are none any more once everything is counted."""
+
 FULL = "no space is left for the database|the database cannot be read or written"
 
 
@@ -30,11 +33,30 @@ def wait_for(process: subprocess.Popen[str], database: Path, samples: int) -> No
 
 
 def finish(cli: Cli, model: Path, data: Path) -> dict[str, object]:
-    result = cli("calibrate", model, "--data", data, *TARGET, "--json")
+    result = cli("calibrate", model, "--data", data, "--json")
     assert result.code == 0, result.stderr
     answer: dict[str, object] = result.json
     assert (answer["status"], answer["samples"]) == ("complete", 32)
     return answer
+
+
+def test_a_command_that_is_terminated_leaves_nothing_half_written(
+    calibrated: Path, ocr_photos: Path, tmp_path: Path
+) -> None:
+    assert calibrated
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qgraph", "golden", "latest", "--data", ocr_photos, "-o", "gold"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".gold.*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    answer, errors = process.communicate()
+    assert (process.returncode, answer) == (143, "")
+    assert errors.splitlines()[-1] == "qgraph: terminated: golden; give the same command again"
+    assert not [path for path in tmp_path.iterdir() if "gold" in path.name]
 
 
 @pytest.mark.parametrize(
@@ -44,20 +66,23 @@ def test_a_signal_stores_what_was_counted_and_says_how_to_go_on(
     cli: Cli, calibrated_session: Path, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path,
     number: signal.Signals, code: int, told: str,
 ) -> None:  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "qgraph", "calibrate", ppocr4_det, "--data", ocr_photos, "--checkpoint-every", "1000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
     database = tmp_path / "qgraph.db"
-    deadline = time.monotonic() + 120
-    while not leased(database):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.3)
-    assert counted(database) == 0  # without the signal, nothing would be stored before the end
-    process.send_signal(number)
-    _, errors = process.communicate()
+    for pause in (0.3, 0.15, 0.6, 0.05, 1.2):  # until one is neither before the first sample nor after the last
+        for left in tmp_path.glob("qgraph.db*"):
+            left.unlink()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "qgraph", "calibrate", ppocr4_det, "--data", ocr_photos,
+             "--checkpoint-every", "1000"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not leased(database) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(pause)
+        early = counted(database)
+        process.send_signal(number)
+        _, errors = process.communicate()
+        if early == 0 and 0 < counted(database) < 32:  # without the signal, nothing would be stored before the end
+            break
     assert process.returncode == code
     assert errors.splitlines()[-1] == f"qgraph: {told}: calibrate; the same command continues"
     assert 0 < counted(database) < 32
@@ -80,8 +105,10 @@ def leased(database: Path) -> bool:
 def test_killed_at_random_points_it_ends_in_the_same_bits(
     cli: Cli, calibrated_session: Path, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
 ) -> None:
-    chance = random.Random(7)
+    chance, killed = random.Random(7), 0
     for _ in range(KILLS):
+        if counted(tmp_path / "qgraph.db") == 32:
+            break
         process = start(ppocr4_det, ocr_photos, tmp_path)
         if chance.random() < 0.8:  # most while it counts, some while it starts
             while not leased(tmp_path / "qgraph.db") and process.poll() is None:
@@ -89,7 +116,9 @@ def test_killed_at_random_points_it_ends_in_the_same_bits(
         time.sleep(chance.uniform(0, 0.6))
         process.kill()
         process.communicate()
-    finish(cli, ppocr4_det, ocr_photos) if counted(tmp_path / "qgraph.db") < 32 else None
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 3
+    finish(cli, ppocr4_det, ocr_photos)
     assert statistics_of(tmp_path / "qgraph.db") == statistics_of(calibrated_session)
     assert cli("db", "check").code == 0
 
@@ -118,6 +147,23 @@ def test_on_a_full_disk_nothing_is_lost_and_the_same_command_continues(
     assert found == statistics_of(calibrated_session)
 
 
+def stop_between_writes(process: subprocess.Popen[str], database: Path) -> None:
+    """Stop a process at a point where it does not hold the database itself, which would lock out everybody."""
+    deadline = time.monotonic() + 60
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                assert time.monotonic() < deadline
+            else:
+                return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.003)
+
+
 def test_who_slept_while_another_took_over_stops_without_writing(
     cli: Cli, calibrated_session: Path, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
 ) -> None:
@@ -125,7 +171,7 @@ def test_who_slept_while_another_took_over_stops_without_writing(
     process = start(ppocr4_det, ocr_photos, tmp_path)
     try:
         wait_for(process, database, 2)
-        process.send_signal(signal.SIGSTOP)
+        stop_between_writes(process, database)
         refused = cli("calibrate", ppocr4_det, "--data", ocr_photos, *TARGET)
         assert refused.code == 2
         assert f"process {process.pid} on " in refused.stderr

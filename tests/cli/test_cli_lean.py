@@ -12,8 +12,8 @@ from conftest import Cli
 
 
 @pytest.fixture
-def job(cli: Cli, ppocr4_det: Path, ocr_photos: Path) -> list[object]:
-    return ["calibrate", ppocr4_det, "--data", ocr_photos, "--steps", 4, "--json"]
+def job(cli: Cli, ppocr_cls: Path, cls_photos: Path) -> list[object]:
+    return ["calibrate", ppocr_cls, "--data", cls_photos, "--steps", 4, "--json"]
 
 
 def scales(cli: Cli, run: str) -> Any:
@@ -53,19 +53,19 @@ def test_a_complete_one_of_everything_is_reused(cli: Cli, job: list[object]) -> 
     assert (lean["calibration"], lean["status"], lean["inferences"]) == (whole["calibration"], "reused", 0)
 
 
-def test_what_needs_more_is_refused_with_the_cure(cli: Cli, job: list[object], ocr_photos: Path) -> None:
+def test_what_needs_more_is_refused_with_the_cure(cli: Cli, job: list[object], cls_photos: Path) -> None:
     cli(*job, "--lean", "--target", "tflite", "--name", "lean")
     solved = cli("solve", "lean", "--target", "openvino")
     assert solved.code == 2
     assert "no statistics per channel were collected" in solved.stderr
-    improved = cli("improve", "lean", "--data", ocr_photos, "--steps", 4)
+    improved = cli("improve", "lean", "--data", cls_photos, "--steps", 4)
     assert improved.code == 2
     assert "without --lean" in improved.stderr
-    extended = cli(*job[:2], "--data", ocr_photos, "--extend", "c1")
+    extended = cli(*job[:2], "--data", cls_photos, "--extend", "c1")
     assert extended.code == 2
     assert "--lean" in extended.stderr
     assert len(extended.stderr.splitlines()) == 1
-    assert cli(*job[:2], "--data", ocr_photos, "--extend", "c1", "--lean").code == 0
+    assert cli(*job[:2], "--data", cls_photos, "--extend", "c1", "--lean").code == 0
 
 
 def test_a_dry_run_tells_what_it_saves(cli: Cli, job: list[object]) -> None:

@@ -12,22 +12,22 @@ import qgraph
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory, ppocr4_det: Path, ocr_photos: Path) -> Path:
+def shards(tmp_path_factory: pytest.TempPathFactory, ppocr_cls: Path, cls_photos: Path) -> Path:
     """A folder with three databases, each with one shard of three, the first with one of two as well."""
     folder = tmp_path_factory.mktemp("shards")
     for i in (1, 2, 3):
         with qgraph.open(folder / f"{i}.db") as database:
-            database.calibrate(ppocr4_det, ocr_photos, shard=f"{i}/3")
+            database.calibrate(ppocr_cls, cls_photos, shard=f"{i}/3")
             if i == 1:
-                database.calibrate(ppocr4_det, ocr_photos, shard="1/2")
+                database.calibrate(ppocr_cls, cls_photos, shard="1/2")
     return folder
 
 
 def test_merged_shards_are_the_whole_bit_for_bit_and_are_reused(
-    cli: Cli, shards: Path, ppocr4_det: Path, ocr_photos: Path, tmp_path: Path
+    cli: Cli, shards: Path, ppocr_cls: Path, cls_photos: Path, tmp_path: Path
 ) -> None:
     with qgraph.open(tmp_path / "whole.db") as database:
-        whole = database.calibrate(ppocr4_det, ocr_photos)
+        whole = database.calibrate(ppocr_cls, cls_photos)
     parts = [f"{shards / f'{i}.db'}:c1" for i in (3, 1, 2)]
     merged = cli("merge", *parts, "--db", tmp_path / "merged.db", "--json").json
     assert merged["status"] == "complete"
@@ -35,7 +35,7 @@ def test_merged_shards_are_the_whole_bit_for_bit_and_are_reused(
     assert statistics_of(tmp_path / "merged.db") == statistics_of(tmp_path / "whole.db")
     assert cli("merge", *parts, "--db", tmp_path / "merged.db", "--json").json["status"] == "reused"
     with qgraph.open(tmp_path / "merged.db") as database:
-        again = database.calibrate(ppocr4_det, ocr_photos)
+        again = database.calibrate(ppocr_cls, cls_photos)
         assert (again.status, again.id, again.inferences) == ("reused", merged["calibration"], 0)
         scales = again.solve(target="tflite", observer="minmax").scales()["tensors"]
     with qgraph.open(tmp_path / "whole.db") as database:
@@ -53,16 +53,16 @@ def test_python_merges_calibrations_of_several_databases(shards: Path, tmp_path:
         assert database.merge(first.calibration("c1"), second.calibration("c1"), third).status == "complete"
 
 
-def test_different_data_is_merged_too_and_known_afterwards(ppocr4_det: Path, ocr_photos: Path, tmp_path: Path) -> None:
+def test_different_data_is_merged_too_and_known_afterwards(ppocr_cls: Path, cls_photos: Path, tmp_path: Path) -> None:
     import numpy as np
 
-    with np.load(ocr_photos) as archive:
+    with np.load(cls_photos) as archive:
         (name,) = archive
         images = archive[name]
     with qgraph.open(tmp_path / "q.db") as database:
-        parts = [database.calibrate(ppocr4_det, {name: some}) for some in (images[:2], images[2:])]
+        parts = [database.calibrate(ppocr_cls, {name: some}) for some in (images[:2], images[2:])]
         merged = database.merge(*parts)
-        again = database.calibrate(ppocr4_det, {name: images})
+        again = database.calibrate(ppocr_cls, {name: images})
         assert (again.status, again.id, again.samples) == ("reused", merged.id, len(images))
 
 
@@ -83,32 +83,32 @@ def test_what_cannot_be_one_calibration_is_refused_with_the_reason(cli: Cli, sha
 def test_samples_in_two_parts_and_other_models_are_refused(
     cli: Cli,
     shards: Path,
+    ppocr_cls: Path,
     ppocr4_det: Path,
-    mobilenet_v2: Path,
+    cls_photos: Path,
     ocr_photos: Path,
-    imagenet_photos: Path,
     tmp_path: Path,
 ) -> None:
     with qgraph.open(tmp_path / "q.db") as database:
-        database.calibrate(ppocr4_det, ocr_photos, steps=2)
+        database.calibrate(ppocr_cls, cls_photos, steps=2)
+        database.calibrate(ppocr_cls, cls_photos, steps=1)
         database.calibrate(ppocr4_det, ocr_photos, steps=1)
-        database.calibrate(mobilenet_v2, imagenet_photos, steps=1)
     assert "two parts have counted" in cli("merge", "c1", "c2", "--db", tmp_path / "q.db").stderr
     assert "differ in their model" in cli("merge", "c1", "c3", "--db", tmp_path / "q.db").stderr
     mixed = cli("merge", "c1", f"{shards / '1.db'}:c1", "--db", tmp_path / "q.db").stderr
     assert "a shard and a whole calibration" in mixed
 
 
-def test_a_shard_is_not_solved_by_mistake(cli: Cli, shards: Path, ppocr4_det: Path, ocr_photos: Path) -> None:
+def test_a_shard_is_not_solved_by_mistake(cli: Cli, shards: Path, ppocr_cls: Path, cls_photos: Path) -> None:
     told = cli("solve", "c1", "--target", "tflite", "--db", shards / "1.db")
     assert told.code == 2
     assert "shard" in told.stderr
-    wished = ["calibrate", ppocr4_det, "--data", ocr_photos, "--shard", "1/2", "--target", "tflite"]
+    wished = ["calibrate", ppocr_cls, "--data", cls_photos, "--shard", "1/2", "--target", "tflite"]
     assert cli(*wished).code == 2
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "1/2/3"])
-def test_a_shard_that_cannot_be_is_one_line(cli: Cli, ppocr4_det: Path, ocr_photos: Path, shard: str) -> None:
-    told = cli("calibrate", ppocr4_det, "--data", ocr_photos, "--shard", shard)
+def test_a_shard_that_cannot_be_is_one_line(cli: Cli, ppocr_cls: Path, cls_photos: Path, shard: str) -> None:
+    told = cli("calibrate", ppocr_cls, "--data", cls_photos, "--shard", shard)
     assert told.code == 2
     assert told.stderr.count("\n") == 1

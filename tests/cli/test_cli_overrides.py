@@ -95,9 +95,29 @@ def test_why_not_names_the_override_that_dropped_a_rule(cli: Cli, calibrated: Pa
     answer = cli("why-not", f"{CONCAT}:in:0", f"{CONCAT}:out:0", "--run", "apart", "--json").json
     assert not answer["shared"]
     (needed,) = answer["needed"]
-    assert needed["need"] == f"no override force-unshare {CONCAT}"
+    assert needed["need"] == f"a run without the override force-unshare {CONCAT}"
     (step,) = answer["path"]
-    assert step["barrier"].startswith(f"force-unshare {CONCAT} drops the rule concat at {CONCAT} (Concat), ")
+    dropped = f"the override force-unshare {CONCAT} drops the rule concat at {CONCAT} (Concat), "
+    assert step["barrier"].startswith(dropped)
+
+
+def test_why_not_names_the_option_that_dropped_a_rule(cli: Cli, calibrated: Path) -> None:
+    done = cli("solve", "c1", "--target", "tensorrt", "--concat-merge", "none", "--name", "apart")
+    assert done.code == 0, done.stderr
+    answer = cli("why-not", f"{CONCAT}:in:0", f"{CONCAT}:out:0", "--run", "apart", "--json").json
+    (step,) = answer["path"]
+    assert step["barrier"].startswith(f"the concat merge none drops the rule concat at {CONCAT} (Concat), ")
+    assert [one["need"] for one in answer["needed"]] == ["a run without the concat merge none"]
+
+
+def test_what_a_user_asked_for_is_told_as_such_and_not_as_the_rule_of_an_op(cli: Cli, calibrated: Path) -> None:
+    a, b = "conv2d_491.tmp_0", "conv2d_494.tmp_0"
+    wished = ["--share", f"{a}={b}", "--pin", "x=0.02,0", "--name", "wished"]
+    done = cli("solve", "c1", "--target", "tflite", *wished)
+    assert done.code == 0, done.stderr
+    assert f": override: share {a}={b}" in cli("blame", a, "--run", "wished").stdout
+    slots = cli("show", "wished", "--tensor", "x", "--json").json["slots"]
+    assert {slot["reason"] for slot in slots} == {"prescribed by override: pin x=0.02,0"}
 
 
 def test_an_override_that_changes_nothing_is_told(cli: Cli, calibrated: Path) -> None:

@@ -101,10 +101,8 @@ def test_without_prices_the_order_is_by_name() -> None:
 
 
 def test_edges_side_by_side_go_together() -> None:
-    twice = (
-        *EDGES[:1],
-        EDGES[0].__class__(Kind.SAME, "a:out:0", "cat:in:0", "other", "op", strength=Strength.PREFERRED),
-    )
+    beside = Edge(Kind.SAME, "a:out:0", "cat:in:0", "other", "op", strength=Strength.PREFERRED)
+    twice = (*EDGES[:1], beside)
     (split,) = blame(twice, {}, ())
     assert len(split.edges) == 2
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import ast
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+import networkx as nx
 from constraint_graphs import ELEMENTWISE, Sketch, pack_with
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from literal_solver import literal_groups
 
 from qgraph.constraints import grouping as grouping_module
+from qgraph.constraints.blame import blame
 from qgraph.constraints.explain import why
 from qgraph.constraints.grouping import solve_groups
 from qgraph.constraints.model import Constraints, Grouping, Kind, Origin, Same, Strength
@@ -78,21 +80,25 @@ def test_the_solver_agrees_with_the_literal_rule(structure: Structure, force_ove
 @given(structures(), st.booleans(), st.integers())
 def test_no_order_matters(structure: Structure, force_overlap: bool, seed: int) -> None:
     constraints, grouping = solve(structure, force_overlap=force_overlap)
+    other = constrain(Graph(replace(structure, ops=_reordered(structure, random.Random(seed)))), pack())
+    assert other == constraints
+    assert solve_groups(shuffled(constraints, seed), force_overlap=force_overlap) == grouping
+
+
+def shuffled(constraints: Constraints, seed: int) -> Constraints:
+    """The same constraints in another order."""
     shuffle = random.Random(seed)
 
     def mixed(items: tuple[T, ...]) -> tuple[T, ...]:
         return tuple(shuffle.sample(items, len(items)))
 
-    other = constrain(Graph(replace(structure, ops=_reordered(structure, shuffle))), pack())
-    assert other == constraints
-    reordered = replace(
+    return replace(
         constraints,
         slots=dict(mixed(tuple(constraints.slots.items()))),
         tensors=mixed(constraints.tensors),
         same=mixed(constraints.same),
         fixed=mixed(constraints.fixed),
     )
-    assert solve_groups(reordered, force_overlap=force_overlap) == grouping
 
 
 def _reordered(structure: Structure, shuffle: random.Random) -> tuple[Op, ...]:
@@ -231,17 +237,30 @@ def test_why_finds_a_chain_of_existing_edges_exactly_where_two_slots_share(
     assert {(frozenset((edge.a, edge.b)), edge.rule) for edge in chain or ()} <= ties | along
 
 
-def test_no_function_recurses() -> None:
+@given(structures(), st.booleans())
+def test_removing_what_blame_names_splits_the_group_in_its_two_parts(structure: Structure, force_overlap: bool) -> None:
+    _, grouping = solve(structure, force_overlap=force_overlap)
+    home = {slot: group.id for group in grouping.groups for slot in group.slots}
+    for group in grouping.groups:
+        edges = [edge for edge in grouping.joined if home[edge.a] == group.id]
+        for split in blame(edges, {}, ()):
+            left = nx.Graph((edge.a, edge.b) for edge in edges if edge not in split.edges)
+            left.add_nodes_from(group.slots)
+            assert {frozenset(part) for part in nx.connected_components(left)} == set(map(frozenset, split.parts))
+
+
+def test_no_function_recurses_not_even_through_others() -> None:
     package = Path(grouping_module.__file__).parent
     for path in sorted(package.glob("*.py")):
-        for function in ast.walk(ast.parse(path.read_text())):
-            if isinstance(function, ast.FunctionDef) and path.stem in GRAPH_MODULES:
-                called = {node.func.id for node in ast.walk(function) if _calls_a_name(node)}  # type: ignore[attr-defined]
-                assert function.name not in called, f"{path.stem}.{function.name}"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        names = {function.name for function in functions}
+        calls = {(function.name, name) for function in functions for name in _called(function) if name in names}
+        assert list(nx.simple_cycles(nx.DiGraph(calls))) == [], path.stem
 
 
-GRAPH_MODULES = ("blame", "conflicts", "cuts", "explain", "families", "grouping", "overlap", "solver", "union_find")
-
-
-def _calls_a_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+def _called(function: ast.FunctionDef) -> Iterator[str]:
+    """The names of functions, and of methods of the same object, that a function calls."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func).removeprefix("self.")

@@ -254,6 +254,16 @@ class TestRefusals:
         with pytest.raises(ModelError, match="computed at run time"):
             read(tmp_path, "float[4] x) => (float[4] y)", A, nodes)
 
+    @pytest.mark.parametrize("scale", ["nan", "-0.5", "0.0", "inf"])
+    def test_a_scale_that_is_none_is_told_with_its_tensor(self, tmp_path: Path, scale: str) -> None:
+        nodes = "q = QuantizeLinear(x, a, az)  d = DequantizeLinear(q, a, az)  y = Sqrt(d)"
+        read(tmp_path, "float[4] x) => (float[4] y)", A, nodes)
+        model = onnx.load(tmp_path / "model.onnx")
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([scale], np.float32), "a"))
+        onnx.save(model, tmp_path / "model.onnx")
+        with pytest.raises(ModelError, match=f"no positive number: a: {scale}"):
+            read_quantized_onnx(tmp_path / "model.onnx")
+
     def test_a_missing_file_is_one_clear_error(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="no such model file"):
             read_quantized_onnx(tmp_path / "absent.onnx")

@@ -211,14 +211,23 @@ def test_a_damaged_file_ends_in_one_clear_line(name: str) -> None:
         (b'{"version": "0.6.1", "activation_encodings": {"a": [{"bitwidth": 8, "scale": 0}]}}', "positive float32"),
         (b'{"version": "0.6.1", "activation_encodings": {"a": [{"bitwidth": 99, "scale": 1}]}}', "99 bits"),
         (b'{"version": "0.6.1", "activation_encodings": {"a": [{"bitwidth": 8, "scale": NaN}]}}', "positive float32"),
+        (b'{"version": "0.6.1", "param_encodings": {"a": [{"bitwidth": 8, "scale": 1, "offset": 1e999}]}}', "finite"),
+        (b'{"version": "0.6.1", "param_encodings": {"a": [{"bitwidth": 8, "scale": 1, "offset": NaN}]}}', "finite"),
+        (b'{"version": "0.6.1", "param_encodings": {"a": [{"scale": 1, "bitwidth": 8}, {}]}}', "another bitwidth"),
         (b'{"version": "2.0.0", "encodings": [{"name": "a", "output_dtype": "int8", "block_size": 4}]}', "per block"),
         (b'{"version": "1.0.0", "version": "1.0.0"}', "a name twice"),
         (b'{"a": [{"quant_type": "QInt8"}]}', "no scale"),
+        (
+            b'{"a": [{"quant_type": "QInt8", "scale": 1, "zero_point": 0, "axis": 0},'
+            b' {"quant_type": "QUInt8", "scale": 1, "zero_point": 0}]}',
+            "another quant_type",
+        ),
         (b'{"a": [{"quant_type": "QFloat", "scale": 1, "zero_point": 0}]}', "unknown quant_type"),
         (b"TRT-8601-X\na: 3c92aa10\na: 3c92aa10\n", "line 3"),
         (b"TRT-8601-X\na: 3c92\n", "line 2"),
         (b"tensor,scale\na,1\n", "columns are missing"),
-        (b'{"format": "qgraph-scales", "tensors": 1}', "not an object"),
+        (b'{"format": "qgraph-scales", "schema": 1, "tensors": 1}', "not an object"),
+        (b'{"format": "qgraph-scales", "schema": 2, "tensors": {}}', "another version"),
         (b'{"format": "qgraph-scales"' + b"[" * 100_000, "JSON"),
     ],
 )  # fmt: skip
@@ -226,6 +235,18 @@ def test_what_is_wrong_with_a_file_is_said(content: bytes, words: str) -> None:
     with pytest.raises(ModelError) as error:
         read_scales(content, "FILE")
     assert words in str(error.value)
+
+
+def test_a_range_without_an_offset_has_its_zero_point_where_zero_lies() -> None:
+    text = '{"version": "0.4.0", "activation_encodings": {"a": [{"bitwidth": 8, "min": -1.0, "max": 1.55}]}}'
+    (one,) = read("aimet-0.6.1", text).tensors.values()
+    assert (one.offset, one.scale) == ((100,), (to_float32(0.01),))
+
+
+def test_what_is_only_written_is_not_offered_for_reading() -> None:
+    with pytest.raises(NotFoundError) as error:
+        read_scales(b"<graphml/>", "FILE", "graphml")
+    assert "did you mean graphml" not in str(error.value)
 
 
 def test_an_unknown_format_is_answered_with_near_names() -> None:
@@ -251,6 +272,8 @@ def test_what_a_file_says_against_the_target_stays() -> None:
     assert (kept.signed, kept.symmetric, kept.quant_min, offset) == (True, False, -128, (-3,))
     wide, _ = resolved(TensorScale(16, (0.5,), (3,)), WANTED, "a")
     assert (wide.bits, wide.quant_max) == (16, 65535)
+    with pytest.raises(ModelError, match=r"a range.*a: \[0, 300\]"):
+        resolved(TensorScale(8, (0.5,), (3,), signed=False, quant_min=0, quant_max=300), WANTED, "a")
     with pytest.raises(ModelError, match="no axis"):
         resolved(TensorScale(8, (0.5, 1.0), (0, 0)), WANTED, "a")
     with pytest.raises(ModelError, match="zero point"):

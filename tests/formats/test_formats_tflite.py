@@ -131,6 +131,26 @@ class TestRules:
         assert violations("INT16", "INT64") == violations("INT16", "INT32") == violations("INT8", "INT32") == []
         assert violations("INT8", "INT64") == ["the bias b is int64, not int32"]
 
+    @pytest.mark.parametrize(
+        ("activation", "bias", "stored_as"),
+        [
+            ("INT16", "INT64", "int64"),
+            ("INT16", "INT32", "int32"),
+            ("INT16", "INT16", "int64"),
+            ("INT8", "INT32", "int32"),
+        ],
+    )
+    def test_a_bias_is_stored_again_in_a_type_that_the_kernel_takes(
+        self, tmp_path: Path, activation: str, bias: str, stored_as: str
+    ) -> None:
+        weight = T("w", (0.1, 0.2), (0, 0), shape=(2, 4), data=np.ones((2, 4), np.int8))
+        data = np.ones(2, np.dtype(bias.lower()))
+        wrong = T("b", (0.5, 0.5), (0, 0), dtype=bias, shape=(2,), data=data)
+        made = T("y", (0.5,), (0,), dtype=activation, shape=(1, 2))
+        graph = one("FULLY_CONNECTED", T("x", (0.5,), (0,), dtype=activation), weight, wrong, result=made)
+        (found,) = checked(tmp_path, graph).violations
+        assert found.repair.startswith(f"store b as {stored_as} with ")
+
     def test_what_is_prescribed_is_as_fine_as_16_bits_are(self, tmp_path: Path) -> None:
         def violations(scale: float) -> list[str]:
             made = T("y", (scale,), (0,), dtype="INT16")

@@ -1,4 +1,4 @@
-"""A model of 3 GB with external weights goes all the way."""
+"""A model of more than 2 GiB, which no protobuf file may have, goes all the way with external weights."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import onnxruntime
 from conftest import Cli
 from onnx import TensorProto, helper, numpy_helper
 
-ROWS, WIDTH, COLUMNS = 500_000, 1000, 250_000
-"""A table of 2 GB that is looked up, and a matrix of 1 GB that is multiplied with."""
+ROWS, WIDTH, COLUMNS = 400_000, 1000, 150_000
+"""A table of 1.6 GB that is looked up, and a matrix of 0.6 GB that is multiplied with, and that ends beyond 2 GiB."""
 
 USED = (0, 3, ROWS - 1)
 """The rows of both that are not zero: all else is a hole in the file, that takes no space on the disk."""
@@ -49,11 +49,11 @@ def write(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-def test_three_gigabytes_go_all_the_way(cli: Cli, tmp_path: Path) -> None:
+def test_more_than_two_gibibytes_go_all_the_way(cli: Cli, tmp_path: Path) -> None:
     model, exported = tmp_path / "large.onnx", tmp_path / "int8.onnx"
     write(model)
-    assert model.with_suffix(".data").stat().st_size == 3_000_000_000
-    assert shutil.disk_usage(tmp_path).free > 4 << 30
+    assert model.with_suffix(".data").stat().st_size == 2_200_000_000 > 2 << 30
+    assert shutil.disk_usage(tmp_path).free > 3 << 30
     samples = np.random.default_rng(1).standard_normal((2, len(USED), WIDTH)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=samples)
     try:
@@ -65,7 +65,7 @@ def test_three_gigabytes_go_all_the_way(cli: Cli, tmp_path: Path) -> None:
         assert scales["table"]["state"] == scales["matrix"]["state"] == "ACTIVATED"
         done = cli("export", "int8", "--format", "qdq", "-o", exported)
         assert done.code == 0, done.stderr
-        assert 700 << 20 < exported.stat().st_size < 800 << 20
+        assert 500 << 20 < exported.stat().st_size < 600 << 20
         session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
         (largest,) = session.run(None, {"x": samples[0]})
         assert np.isfinite(largest).all()

@@ -48,10 +48,13 @@ class Model:
         weights: Sequence[WeightSolution] = (),
         biases: Sequence[BiasMagnitude] = (),
         settings: RunSettings = SETTINGS,
+        *,
+        with_noise: bool = True,
     ) -> RunData:
         constraints = Constraints("tflite", "1", True, self.slots, (), (), (), (), ())
         grouping = Grouping(tuple(sorted(self.groups, key=lambda g: g.id)), tuple(self.requantizes), ())
-        return solve(self.structure, constraints, grouping, statistics or {}, weights, biases, settings)
+        known = statistics or {}
+        return solve(self.structure, constraints, grouping, known, weights, biases, settings, with_noise=with_noise)
 
 
 def by_slot(run: RunData) -> dict[str, TqcRecord]:
@@ -262,6 +265,22 @@ def test_a_requantize_has_its_price() -> None:
     run = model.solve({"x": normal(1), "y": normal(30)})
     assert list(run.requantize_price_db) == ["b:in:0"]
     assert run.requantize_price_db["b:in:0"] > 20
+
+
+@pytest.mark.parametrize("observer", ["MSE", "auto"])
+def test_without_noise_the_scales_are_the_same(observer: str) -> None:
+    model = Model()
+    model.group("g", {"a:out:0": "x"})
+    model.group("h", {"b:in:0": "x", "c:out:0": "y"})
+    model.requantizes.append(Requantize("x", "b:in:0", "a:out:0"))
+    statistics, settings = {"x": normal(1), "y": normal(30)}, replace(SETTINGS, observer=observer)
+    full = model.solve(statistics, settings=settings)
+    lean = model.solve(statistics, settings=settings, with_noise=False)
+    assert full.requantize_price_db
+    assert not lean.requantize_price_db
+    assert [(one.slot, one.scale, one.offset, one.state, one.reason) for one in lean.tqcs] == [
+        (one.slot, one.scale, one.offset, one.state, one.reason) for one in full.tqcs
+    ]
 
 
 def test_without_an_observer_only_the_structure_is_solved() -> None:

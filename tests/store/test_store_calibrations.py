@@ -281,7 +281,7 @@ def test_what_went_wrong_first_is_what_is_told(database: Database, monkeypatch: 
         fail_inside()
 
 
-PROCESSES, READERS, SECONDS = 4, 4, 2.0
+PROCESSES, READERS, SECONDS = 4, 4, 1.0
 
 
 def test_sixteen_readers_beside_a_writer_see_whole_snapshots_and_disturb_nobody(database: Database) -> None:

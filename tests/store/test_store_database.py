@@ -76,6 +76,28 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+def test_rows_that_a_traceback_keeps_half_read_do_not_lock_the_next_writer_out(tmp_path: Path, kind: str) -> None:
+    database, other = (open_database(tmp_path / "q.db", create=True) for _ in range(2))
+    for name in "abc":
+        add_model(database, name)
+
+    def read_and_fail() -> None:
+        with getattr(database, kind)() as connection:
+            half_read = connection.exec_driver_sql("SELECT * FROM models")
+            assert half_read.fetchone()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        read_and_fail()
+    add_model(other, "meanwhile")
+    add_model(database, "afterwards")
+    assert kept.tb
+    assert count_models(database) == 5
+    database.close()
+    other.close()
+
+
 def test_a_reader_sees_one_snapshot_while_another_writes(tmp_path: Path) -> None:
     database = open_database(tmp_path / "q.db", create=True)
     with database.reading() as connection:

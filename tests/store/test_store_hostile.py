@@ -81,18 +81,18 @@ def ask_everything(file: Path) -> list[QgraphError]:
         database = open_database(file, create=False)
     except QgraphError as error:
         return [error]
-    for read in READS.values():
-        try:
-            with database.reading() as connection:
-                read(connection)
-        except QgraphError as error:
-            refused.append(error)
-    for act in ACTS:
-        try:
-            act(database)
-        except QgraphError as error:
-            refused.append(error)
-    database.close()
+    with closing(database):
+        for read in READS.values():
+            try:
+                with database.reading() as connection:
+                    read(connection)
+            except QgraphError as error:
+                refused.append(error)
+        for act in ACTS:
+            try:
+                act(database)
+            except QgraphError as error:
+                refused.append(error)
     return refused
 
 

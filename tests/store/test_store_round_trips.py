@@ -22,8 +22,10 @@ def undone(database: Database) -> Iterator[sa.Connection]:
     """A transaction that leaves no trace, so that one database serves every example."""
     with database.engine.connect().execution_options(begin_mode="write") as connection:
         transaction = connection.begin()
-        yield connection
-        transaction.rollback()
+        try:
+            yield connection
+        finally:
+            transaction.rollback()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
