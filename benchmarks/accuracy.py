@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from inputs import MODELS as MODELS
-from inputs import rows
+from inputs import Samples, rows
 
 import qgraph
 from qgraph.analysis.verify import verify
@@ -48,6 +48,9 @@ PLAIN: Mapping[str, Any] = {"observer": "mse", "weights": "minmax"}
 
 HELD_OUT = 32
 """Samples behind those of the calibration that the ablation leaves out: what chooses defaults must not see them."""
+
+BLOCKS = 4
+"""Of samples, each of which a calibration is on in turn: of one small block it is luck what is best on another."""
 
 README = Path(__file__).resolve().with_name("README.md")
 
@@ -132,21 +135,21 @@ class Work:
 
 
 @contextlib.contextmanager
-def prepared(name: str, samples: int, others: int, skip: int) -> Iterator[Work]:
-    """Write a model and its samples; those to compare on come after `skip` more."""
+def prepared(name: str, calibration: Samples, others: Samples) -> Iterator[Work]:
+    """Write a model and the samples of its calibration."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         MODELS[name].write(folder / "source.onnx")
         # Raised to the opset that per-channel weights need, so that every method gets a model that it can take.
         (folder / "model.onnx").write_bytes(load_model(folder / "source.onnx").serialized())
-        np.savez(folder / "data.npz", allow_pickle=False, **MODELS[name].samples(samples, 0))
-        compared = list(rows(MODELS[name].samples(others, samples + skip)))
-        yield Work(folder / "model.onnx", folder / "data.npz", folder / "int8.onnx", compared)
+        np.savez(folder / "data.npz", allow_pickle=False, **calibration)
+        yield Work(folder / "model.onnx", folder / "data.npz", folder / "int8.onnx", list(rows(others)))
 
 
 def compared(name: str, samples: int, others: int) -> Iterator[tuple[str, ...]]:
     """For each method the mean SNR of the outputs in dB, or why there is none, and the seconds that it took."""
-    with prepared(name, samples, others, 0) as work:
+    draw = MODELS[name].samples
+    with prepared(name, draw(samples, 0), draw(others, samples)) as work:
         for method, make in METHODS.items():
             start = time.perf_counter()
             try:
@@ -159,10 +162,31 @@ def compared(name: str, samples: int, others: int) -> Iterator[tuple[str, ...]]:
     yield from (("64, 32", peer, snr, "quoted") for peer, snr in QUOTED.get(name, {}).items())
 
 
+def crossed(name: str, samples: int, _others: int) -> Iterator[tuple[str, ...]]:
+    """For each method the mean SNR of the outputs in dB, with each of `BLOCKS` as the calibration, and their mean.
+
+    Outputs are compared on all samples of the other blocks.
+    """
+    found: dict[str, list[float]] = {}
+    every = MODELS[name].samples(BLOCKS * samples, 0)
+    for block in np.split(np.arange(BLOCKS * samples), BLOCKS):
+        ours = {key: value[block] for key, value in every.items()}
+        theirs = {key: np.delete(value, block, axis=0) for key, value in every.items()}
+        with prepared(name, ours, theirs) as work:
+            for method, make in METHODS.items():
+                make(work.model, work.data, work.int8)
+                found.setdefault(method, []).append(work.snr_db())
+    for method, figures in found.items():
+        yield f"{samples}, {(BLOCKS - 1) * samples}", method, *(f"{one:.2f}" for one in (*figures, np.mean(figures)))
+
+
 def ablated(name: str, samples: int, others: int) -> Iterator[tuple[str, ...]]:
     """The mean SNR of the outputs without `improve`, with all of its parts, and with all but one."""
-    parts = Parts().on
-    with prepared(name, samples, others, HELD_OUT) as work, qgraph.open(work.int8.with_suffix(".db")) as database:
+    parts, draw = Parts().on, MODELS[name].samples
+    with (
+        prepared(name, draw(samples, 0), draw(others, samples + HELD_OUT)) as work,
+        qgraph.open(work.int8.with_suffix(".db")) as database,
+    ):
         plain = database.calibrate(work.model, work.data).solve(target="onnxruntime", **PLAIN)
         found = []
         for without in (parts, (), *((part,) for part in parts)):
@@ -177,7 +201,7 @@ def ablated(name: str, samples: int, others: int) -> Iterator[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Table:
-    """One of the two tables: what its columns are, what makes a model's rows, and its marks in the README."""
+    """One of the tables: what its columns are, what makes a model's rows, and its marks in the README."""
 
     mark: str
     title: str
@@ -190,6 +214,13 @@ COMPARISON = Table(
     "SNR of the outputs in dB. Samples: those of the calibration, and others that outputs are compared on.",
     ("model", "samples", "method", "SNR", "seconds"),
     compared,
+)
+
+CROSSED = Table(
+    "crossed",
+    f"SNR of the outputs in dB. Each of {BLOCKS} blocks of samples is calibrated on in turn; the others are compared.",
+    ("model", "samples", "method", *(f"block {number}" for number in range(1, BLOCKS + 1)), "mean"),
+    crossed,
 )
 
 ABLATION = Table(
@@ -250,13 +281,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="to calibrate on; default: 64, of large samples 32")
     parser.add_argument("--others", type=int, help="to compare on; default: half as many")
     parser.add_argument("--ablation", action="store_true", help="compare improve with and without each of its parts")
+    parser.add_argument("--crossed", action="store_true", help="calibrate on each of some blocks of samples in turn")
     parser.add_argument("--record", action="store_true", help="put the rows into benchmarks/README.md")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.models) - set(MODELS))
     if unknown:
         sys.exit(f"no such model: {unknown[0]}; there are {', '.join(sorted(MODELS))}")
     logging.getLogger().setLevel(logging.ERROR)  # the advice of onnxruntime's quantizer, at each call
-    table = ABLATION if arguments.ablation else COMPARISON
+    table = ABLATION if arguments.ablation else CROSSED if arguments.crossed else COMPARISON
     print("\n".join(header(table)))
     for name in arguments.models:
         samples = arguments.samples or (32 if name in LARGE else 64)
