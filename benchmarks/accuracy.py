@@ -28,6 +28,7 @@ import numpy as np
 import onnxruntime
 from inputs import MODELS as MODELS
 from inputs import Samples, rows
+from process import limit_memory
 
 import qgraph
 from qgraph.analysis.verify import verify
@@ -287,6 +288,7 @@ def main() -> None:
     unknown = sorted(set(arguments.models) - set(MODELS))
     if unknown:
         sys.exit(f"no such model: {unknown[0]}; there are {', '.join(sorted(MODELS))}")
+    limit_memory()
     logging.getLogger().setLevel(logging.ERROR)  # the advice of onnxruntime's quantizer, at each call
     table = ABLATION if arguments.ablation else CROSSED if arguments.crossed else COMPARISON
     print("\n".join(header(table)))

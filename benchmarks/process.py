@@ -94,6 +94,12 @@ def share(database: str) -> dict[str, float]:
     return {"seconds": statistics.median(taken[1:])}
 
 
+def limit_memory() -> None:
+    """Have this process fail where it wants more than `MEMORY_PART`."""
+    most = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_PART)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
 def peak_mib() -> float:
     """Peak resident memory of this process; getrusage would count the parent's pages from before the exec."""
     status = Path("/proc/self/status").read_text()
@@ -111,8 +117,7 @@ MEASUREMENTS: Mapping[str, Callable[..., dict[str, Any]]] = {
 def main() -> None:
     """Do what the arguments say and print it as JSON, in the last line."""
     warnings.simplefilter("ignore")
-    most = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_PART)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    limit_memory()
     what, *arguments = sys.argv[1:]
     print(json.dumps(MEASUREMENTS[what](*arguments)))
 

@@ -48,11 +48,40 @@ def test_a_method_that_fails_has_its_reason_in_the_table(monkeypatch: pytest.Mon
     assert failed == ("4, 2", "peer", "no / such thing", "–")
 
 
-def test_samples_to_compare_on_are_none_of_those_before() -> None:
-    with accuracy.prepared("small", 4, 2, 3) as work:
-        compared = np.concatenate([one["x"] for one in work.compared])
-        assert np.array_equal(np.load(work.data)["x"], photos(4, 0)["x"])
-    assert np.array_equal(compared, photos(2, 7)["x"])
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Samples, Samples]]:
+    """The samples that a method gets from now on, and those that its model is compared on."""
+    found: list[tuple[Samples, Samples]] = []
+
+    def make(model: Path, data: Path, int8: Path) -> None:
+        found.append((dict(np.load(data)), {}))
+        int8.write_bytes(model.read_bytes())
+
+    def snr_db(work: accuracy.Work) -> float:
+        found[-1][1]["x"] = np.concatenate([one["x"] for one in work.compared])
+        return float(len(found))
+
+    monkeypatch.setattr(accuracy, "METHODS", {"seeing": make})
+    monkeypatch.setattr(accuracy.Work, "snr_db", snr_db)
+    return found
+
+
+def test_samples_to_compare_on_come_after_those_of_the_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = seen(monkeypatch)
+    assert len(list(accuracy.compared("small", 4, 2))) == 1
+    ((calibration, compared),) = found
+    assert np.array_equal(calibration["x"], photos(4, 0)["x"])
+    assert np.array_equal(compared["x"], photos(2, 4)["x"])
+
+
+def test_each_block_is_calibrated_on_once_and_compared_on_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = seen(monkeypatch)
+    (line,) = accuracy.crossed("small", 2, 1)
+    assert line == ("2, 6", "seeing", "1.00", "2.00", "3.00", "4.00", "2.50")
+    every = photos(8, 0)["x"]
+    for block, (calibration, compared) in enumerate(found):
+        own = slice(2 * block, 2 * block + 2)
+        assert np.array_equal(calibration["x"], every[own])
+        assert np.array_equal(compared["x"], np.delete(every, own, axis=0))
 
 
 def test_rows_replace_those_of_the_same_model_and_no_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
