@@ -12,7 +12,9 @@ The data is read once, the largest batch in it is run and counted. Then, for `t`
 - *pages*: the 4 KiB pages of the histograms that values fall into, each 512 bins of 8 bytes. A statistic that is
   given away holds 12 bytes per bin: 6 KiB more per page, if every bin of it is taken. Few pages come with more
   samples, because a page spans two octaves.
-- *channels and rows*: the counters beside the histograms, twice, because a statistic that is given away is a copy.
+- *channels and rows*: the counters beside the histograms, twice, because they widen with more samples.
+
+A checkpoint compresses statistics one by one, so what is foretold for those that are given away is a reserve.
 
 No activation or sample is kept, so all of it hardly grows with their number: more samples touch more bins (as measured,
 512 took 4 to 8 % more than 32). With a limit, the counters are shared out over several passes (see
