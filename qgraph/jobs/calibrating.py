@@ -24,10 +24,11 @@ from qgraph.calib.shards import Shard, part_of
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.jobs.counting import Work, count
+from qgraph.jobs.devices import check_device
 from qgraph.jobs.merging import Part, check_alike, load_part
 from qgraph.jobs.question import Question, pose, settings_of
 from qgraph.jobs.serving import serve, store_model
-from qgraph.jobs.sources import Source, check_device, fed, kept, runner_for
+from qgraph.jobs.sources import Source, fed, kept, runner_for
 from qgraph.jobs.sources import imported as load
 from qgraph.store import calibrations, runs
 from qgraph.store.database import Database

@@ -13,9 +13,10 @@ from qgraph.calib.data import open_data
 from qgraph.calib.images import ImageOptions
 from qgraph.calib.shards import Shard, part_of
 from qgraph.jobs.calibrating import Report
+from qgraph.jobs.devices import check_device
 from qgraph.jobs.question import Question, pose
 from qgraph.jobs.recording import plan_recording, shipped_slots
-from qgraph.jobs.sources import Source, check_device, fed, runner_for
+from qgraph.jobs.sources import Source, fed, runner_for
 from qgraph.jobs.sources import imported as load
 
 

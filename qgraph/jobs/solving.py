@@ -19,6 +19,7 @@ from qgraph.constraints.model import Constraints
 from qgraph.errors import StatisticsError, UsageError
 from qgraph.formats.tflite import read_tflite
 from qgraph.ir.elements import Structure
+from qgraph.jobs.devices import check_device
 from qgraph.jobs.question import Posed, Question, pose, settings_of
 from qgraph.jobs.recording import channels_for
 from qgraph.objects import many_objects
@@ -79,10 +80,7 @@ def solve(
     Raises:
         StatisticsError: the calibration is partial, or lacks what the target needs.
     """
-    if device != "cpu":
-        from qgraph.calib.torch_runner import usable_device  # loads torch
-
-        usable_device(device)
+    check_device(device)
     with database.reading() as connection:
         record = _calibration(connection, reference)
         if record.status == CalibrationStatus.PARTIAL and not allow_partial:

@@ -140,18 +140,6 @@ def fed(
     return data, flatten if collate is None else lambda item: flatten(collate(item))
 
 
-def check_device(device: str) -> None:
-    """Refuse a device that is not there, before anything is computed.
-
-    Raises:
-        UsageError: with what can be used.
-    """
-    if device != "cpu":
-        from qgraph.calib.torch_runner import usable_device  # loads torch
-
-        usable_device(device)
-
-
 def runner_for(
     source: Source, model: ImportedModel, plan: CollectionPlan, device: str, libraries: Sequence[Path] = ()
 ) -> KnownRunner:

@@ -13,7 +13,8 @@ from torch.export import ExportedProgram
 from qgraph.api import Database
 from qgraph.errors import ModelError, UsageError
 from qgraph.ir.torch_inputs import BATCH
-from qgraph.jobs.sources import TorchSource, check_device, is_torch, kept, torch_source
+from qgraph.jobs.devices import check_device
+from qgraph.jobs.sources import TorchSource, is_torch, kept, torch_source
 
 TorchModel = torch.nn.Module | ExportedProgram
 
