@@ -383,7 +383,9 @@ def counted_channels(
     starts, bins, counts = histogram
     finite = elements - nan - positive - negative
     # Zeros, of either sign, are what the histogram leaves out; only channels that have one have multiplicities.
-    binned = np.diff(np.concatenate([[0], counts.cumsum()])[starts])
+    up_to = np.zeros(counts.size + 1, np.int64)
+    np.cumsum(counts, out=up_to[1:])
+    binned = np.diff(up_to[starts])
     zeros = finite - binned if plan.binned else np.zeros_like(finite)
     return ChannelStatistics(
         axis=plan.axis,

@@ -171,6 +171,63 @@ def take_filled(
 
 
 @compiled
+def put_bin(
+    key: np.int64,
+    count: np.int64,
+    n: int,
+    starts: NDArray[np.int64],
+    bins: NDArray[np.uint16],
+    counts: NDArray[np.int64],
+) -> int:
+    """Write bin `n`, or tell its channel that it has one more, where there are no bins to write to; what follows."""
+    if bins.size:
+        bins[n], counts[n] = key % CHANNEL_BINS, count
+    else:
+        starts[key // CHANNEL_BINS + 1] += 1
+    return n + 1
+
+
+@compiled
+def put_together(
+    counters: NDArray[Any],
+    step: int,
+    first: int,
+    listed: NDArray[np.int64],
+    listed_counts: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    bins: NDArray[np.uint16],
+    counts: NDArray[np.int64],
+) -> None:
+    """Write counters that are not zero and a sorted list in one order, and what both hold as one.
+
+    Nothing is held beside the result, so that taking statistics does not show in the peak memory.
+
+    Args:
+        counters, step, first: as `take_filled` has them.
+        listed, listed_counts: keys and counts.
+        starts: int64 [channels + 1]; where `bins` has no room, the number of bins of each channel is added behind its
+            own place, and nothing else is written.
+    """
+    n = k = 0
+    for row in range(counters.shape[0]):
+        for place in range(counters.shape[1]):
+            count = np.int64(counters[row, place])
+            if count == 0:
+                continue
+            key = np.int64(row * step + first + place)
+            while k < listed.size and listed[k] < key:
+                n = put_bin(listed[k], listed_counts[k], n, starts, bins, counts)
+                k += 1
+            if k < listed.size and listed[k] == key:
+                count += listed_counts[k]
+                k += 1
+            n = put_bin(key, count, n, starts, bins, counts)
+    while k < listed.size:
+        n = put_bin(listed[k], listed_counts[k], n, starts, bins, counts)
+        k += 1
+
+
+@compiled
 def largest_magnitude(low: np.int64, high: np.int64) -> Place:
     """The magnitude bin of the larger of two extremes, given as ordering integers."""
     largest = np.int64(0)
@@ -257,9 +314,18 @@ class ChannelWindow:
         The counters keep what they hold: listed, it would take more memory from then on.
         """
         self._sort_in()
-        keys, counts = merged(self._listed, self._filled())
-        starts = np.searchsorted(keys, np.arange(self.counters.shape[0] + 1) * CHANNEL_BINS).astype(np.int64)
-        return starts, (keys % CHANNEL_BINS).astype(np.uint16), counts
+        sides = self.counters.reshape(-1, WIDTH)
+        known = (sides, CHANNEL_BINS // self._signs, self.base + 1 - LANES, *self._listed)
+        starts, bins, counts = (
+            np.zeros(self.counters.shape[0] + 1, np.int64),
+            np.empty(0, np.uint16),
+            np.empty(0, np.int64),
+        )
+        put_together(*known, starts, bins, counts)
+        starts = starts.cumsum()
+        bins, counts = np.empty(starts[-1], np.uint16), np.empty(starts[-1], np.int64)
+        put_together(*known, starts, bins, counts)
+        return starts, bins, counts
 
     @property
     def nbytes(self) -> int:

@@ -28,6 +28,7 @@ import hashlib
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,26 +77,38 @@ def encode(statistics: TensorStatistics) -> bytes:
         raise StatisticsError("too many axes to store", f"{len(s.channels)}, {len(s.rows)}", "plan fewer axes")
     if len(s.atoms) > MAX_ATOMS:
         raise StatisticsError("too many atoms to store", f"{len(s.atoms)}", f"plan at most {MAX_ATOMS}")
+    compressor = zlib.compressobj(_COMPRESSION_LEVEL)
+    size, stream = 0, b""
+    try:
+        for part in _parts(s):
+            size += len(part)
+            stream += compressor.compress(part)
+    except (struct.error, OverflowError):
+        counts = (s.zeros, s.nan, s.positive_infinities, s.negative_infinities, s.samples)
+        raise StatisticsError("a count that does not fit 64 bits", f"{counts}", "collect fewer samples") from None
+    if size > _LARGEST_PAYLOAD:
+        raise StatisticsError("statistics too large to store", f"{size} bytes", "collect fewer samples")
+    stream += compressor.flush()
+    signed = _SIGNED.pack(MAGIC, FORMAT_VERSION, size)
+    return signed + _digest(signed, stream) + stream
+
+
+def _parts(s: TensorStatistics) -> Iterator[bytes]:
+    """The payload piece by piece, so that a large one is never held as a whole."""
     extremes = s.minimum is not None and s.maximum is not None
     counts = (s.zeros, s.nan, s.positive_infinities, s.negative_infinities, s.samples)
     multiplicities = (s.minimum_count, s.maximum_count)
     sizes = (s.bins.size, len(s.atoms), len(s.channels), len(s.rows))
-    try:
-        numbers = _NUMBERS.pack(*counts, *multiplicities, extremes, s.minimum or 0.0, s.maximum or 0.0, *sizes)
-        atom_counts = np.array([count for _, count in s.atoms], "<i8")
-        parts = [write_provenance(s.provenance), *map(write_channels, s.channels), *map(write_rows, s.rows)]
-        parts.append(write_own(s.own))
-    except (struct.error, OverflowError):
-        raise StatisticsError("a count that does not fit 64 bits", f"{counts}", "collect fewer samples") from None
-    atom_values = np.array(s.atom_values, "<f8").tobytes()
-    differences = np.diff(s.bins, prepend=np.zeros(1, np.uint32))
-    histogram = planes(differences, "<u4"), planes(s.counts, "<i8")
-    payload = b"".join((numbers, atom_values, atom_counts.tobytes(), *histogram, *parts))
-    if len(payload) > _LARGEST_PAYLOAD:
-        raise StatisticsError("statistics too large to store", f"{len(payload)} bytes", "collect fewer samples")
-    signed = _SIGNED.pack(MAGIC, FORMAT_VERSION, len(payload))
-    stream = zlib.compress(payload, _COMPRESSION_LEVEL)
-    return signed + _digest(signed, stream) + stream
+    yield _NUMBERS.pack(*counts, *multiplicities, extremes, s.minimum or 0.0, s.maximum or 0.0, *sizes)
+    yield np.array(s.atom_values, "<f8").tobytes()
+    yield np.array([count for _, count in s.atoms], "<i8").tobytes()
+    yield planes(np.diff(s.bins, prepend=np.zeros(1, np.uint32)), "<u4")
+    yield planes(s.counts, "<i8")
+    yield write_provenance(s.provenance)
+    for channels in s.channels:
+        yield from write_channels(channels)
+    yield from map(write_rows, s.rows)
+    yield write_own(s.own)
 
 
 def decode(blob: bytes) -> TensorStatistics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -35,14 +35,19 @@ def read_provenance(reader: Reader) -> Provenance:
         raise corrupt("a sample's hash is no text") from None
 
 
-def write_channels(one: ChannelStatistics) -> bytes:
+def write_channels(one: ChannelStatistics) -> Iterator[bytes]:
     """Head, then each field as byte planes. The histogram is written as bins per channel and bins of all channels."""
-    head = _CHANNELS.pack(one.axis, one.binned, one.size, one.bins.size)
-    counts = [planes(getattr(one, name), "<i8") for name in COUNTS]
-    extremes = [planes(extreme, "<f8") for extreme in (one.minimum, one.maximum)]
-    histogram = [planes(np.diff(one.starts), "<u4"), planes(one.bins, "<u2"), planes(one.counts, "<i8")]
-    atoms = [planes(count, "<i8") for _, count in one.atoms]
-    return b"".join((head, *counts, *extremes, planes(one.sums, "<i8"), *histogram, *atoms))
+    yield _CHANNELS.pack(one.axis, one.binned, one.size, one.bins.size)
+    for name in COUNTS:
+        yield planes(getattr(one, name), "<i8")
+    yield planes(one.minimum, "<f8")
+    yield planes(one.maximum, "<f8")
+    yield planes(one.sums, "<i8")
+    yield planes(np.diff(one.starts), "<u4")
+    yield planes(one.bins, "<u2")
+    yield planes(one.counts, "<i8")
+    for _, count in one.atoms:
+        yield planes(count, "<i8")
 
 
 def read_channels(reader: Reader, atoms: Sequence[float]) -> ChannelStatistics:
