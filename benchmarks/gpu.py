@@ -29,11 +29,11 @@ sys.path.insert(0, str(ROOT / "examples"))
 import mobilenet_v2  # noqa: E402
 
 from qgraph.calib.collect import collect, unchanged  # noqa: E402
-from qgraph.calib.data import open_data  # noqa: E402
-from qgraph.calib.kernels import Accumulator, empty_scratch  # noqa: E402
+from qgraph.calib.cpu.accumulator import Accumulator, empty_scratch  # noqa: E402
+from qgraph.calib.data.source import open_data  # noqa: E402
 from qgraph.calib.plan import CollectionPlan, plan_collection  # noqa: E402
-from qgraph.calib.statistics import TensorStatistics, same_statistics  # noqa: E402
-from qgraph.calib.torch_runner import THREADS, TorchRunner  # noqa: E402
+from qgraph.calib.runners.torch_runner import THREADS, TorchRunner  # noqa: E402
+from qgraph.calib.statistics import TensorStatistics, empty_statistics, same_statistics  # noqa: E402
 from qgraph.ir.torch_import import TorchModel, import_torch  # noqa: E402
 
 README = Path(__file__).parent / "README.md"
@@ -114,7 +114,7 @@ def calibrate(runner: TorchRunner, source: Any, plan: CollectionPlan, device: st
     """One pass, as `qgraph calibrate --device` makes it."""
     if device == "cpu":
         return collect(runner, source, plan, keep=unchanged)
-    from qgraph.calib.device_recorder import recording_on
+    from qgraph.calib.gpu.recorder import recording_on
 
     return collect(runner, source, plan, keep=unchanged, recording=recording_on(device))
 
@@ -130,18 +130,21 @@ def counters(elements: int, rounds: int, device: str) -> tuple[list[tuple[str, .
     }
     same = None
     if device == "cuda":
-        from qgraph.calib.device_histograms import DeviceAccumulator
+        from qgraph.calib.gpu.histograms import DeviceHistograms
 
         there = values.to(device)
-        near, on_gpu = there[:LARGEST_QUANTILE], DeviceAccumulator((0.0, 6.0), device=device)
+        near, on_gpu = (
+            there[:LARGEST_QUANTILE],
+            DeviceHistograms({"x": empty_statistics((0.0, 6.0))}, torch.device(device)),
+        )
         jobs |= {
-            "qgraph on the GPU": lambda: on_gpu.add(there),
+            "qgraph on the GPU": lambda: on_gpu.add({"x": there}, (None,)),
             "torch.histc on the GPU": lambda: torch.histc(there, HISTC_BINS),
             "torch.quantile on the GPU": lambda: torch.quantile(near, 0.9999),
         }
     taken = least(jobs, rounds, device)
     if device == "cuda":
-        same = same_statistics(on_gpu.snapshot(), _counted(values, rounds))
+        same = same_statistics(on_gpu.snapshot()["x"], _counted(values, rounds))
     base = taken.get("qgraph on the GPU", taken["qgraph on the CPU"])
     return [(name, f"{1e3 * seconds:.3f} ms", f"{seconds / base:.1f}") for name, seconds in taken.items()], same
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qgraph.api import Database as Database
     from qgraph.api import Run as Run
     from qgraph.api import open as open  # noqa: A004 - qgraph.open is its name
-    from qgraph.calib.images import ImageOptions as ImageOptions
+    from qgraph.calib.data.images import ImageOptions as ImageOptions
     from qgraph.calib.observers.catalog import register_calibration_observer as register_calibration_observer
     from qgraph.checking import check as check
     from qgraph.errors import QgraphError as QgraphError
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Calibration": "qgraph.api",
     "Database": "qgraph.api",
-    "ImageOptions": "qgraph.calib.images",
+    "ImageOptions": "qgraph.calib.data.images",
     "ParameterQuantizePass": "qgraph.passes.passes",
     "PassiveParameterQuantizePass": "qgraph.passes.passes",
     "QgraphError": "qgraph.errors",

@@ -8,7 +8,7 @@ from typing import Any
 from qgraph.constraints.blame import Split
 from qgraph.constraints.explain import Step
 from qgraph.constraints.model import Edge, SlotPlan
-from qgraph.store.queries import Member
+from qgraph.store.lookup import Member
 
 Answer = dict[str, Any]
 

@@ -19,36 +19,29 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from qgraph import arguments
+from qgraph import calibration as calibrating
 from qgraph.answers import Answer as Answer
-from qgraph.calib.passes import parse_memory
-from qgraph.calib.shards import parse_shard
-from qgraph.calibration import DEFAULT_OBSERVER, own_reference
+from qgraph.calibration import DEFAULT_OBSERVER
 from qgraph.calibration import Calibration as Calibration
 from qgraph.constraints.merge_methods import MergeOptions, merge_methods
 from qgraph.constraints.overrides import Given as GivenOverrides
 from qgraph.constraints.overrides import given_overrides
-from qgraph.errors import UsageError
+from qgraph.errors import StoreError, UsageError
 from qgraph.hints import DEFAULT_DATABASE
 from qgraph.importing import import_scales
 from qgraph.run import Run as Run
 from qgraph.solve.run import ForceOverlap, Parameter
 from qgraph.store import calibrations, queries, runs
 from qgraph.store.database import Database as Store
-from qgraph.store.database import is_there, open_database
+from qgraph.store.database import is_there, open_database, watched_file
 from qgraph.store.locations import shown, url_of
 from qgraph.store.records import CalibrationStatus
 
 if TYPE_CHECKING:
-    from qgraph.calib.images import ImageOptions
-    from qgraph.jobs.calibrating import Report, Ticker
-    from qgraph.jobs.question import Question
     from qgraph.passes.seed import *  # noqa: F403
-
-Model = Any
-"""A path, `torch.nn.Module` or `torch.export.ExportedProgram`; torch is not loaded to say so."""
 
 
 def open(location: str | Path | None = None, *, create: bool = True) -> Database:  # noqa: A001 - qgraph.open is its name
@@ -73,6 +66,7 @@ class Database:
         self.location = location
         self._closed = False
         self._create = create
+        self._is_there: Callable[[], bool] = lambda: True
         self._store: Store | None = None
         if not create:
             self.store()
@@ -85,11 +79,17 @@ class Database:
 
         Raises:
             UsageError: `close` was called.
+            StoreError: the file was removed or replaced since it was opened.
         """
+        again = "open it again with qgraph.open"
         if self._closed:
-            raise UsageError("the database is closed", shown(url_of(self.location)), "open it again with qgraph.open")
+            raise UsageError("the database is closed", shown(url_of(self.location)), again)
         if self._store is None:
             self._store = open_database(self.location, create=self._create)
+            self._is_there = watched_file(self._store)
+        if not self._is_there():
+            what = "the database's file was removed or replaced since it was opened"
+            raise StoreError(what, shown(url_of(self.location)), again)
         return self._store
 
     def store_if_any(self) -> Store | None:
@@ -113,7 +113,7 @@ class Database:
 
     def analyze(
         self,
-        model: Model,
+        model: arguments.Model,
         target: str | Path,
         *,
         force_overlap: ForceOverlap = False,
@@ -149,167 +149,21 @@ class Database:
         from qgraph.jobs.question import Question
 
         question = Question(
-            _target(target), force_overlap, methods=merge_methods(**alignment), overrides=given_overrides(overrides)
+            arguments.known_target(target),
+            force_overlap,
+            methods=merge_methods(**alignment),
+            overrides=given_overrides(overrides),
         )
         from qgraph.jobs.solving import analyze  # heavy
         from qgraph.jobs.sources import source_of  # heavy
 
         with source_of(model, example_inputs, input_shapes, dynamic_shapes, onnx_file) as source:
-            return Run(self, analyze(self.store, source, question, name=_usable(name)))
+            return Run(self, analyze(self.store, source, question, name=arguments.run_name(name)))
 
-    def calibrate(
-        self,
-        model: Model,
-        data: object,
-        *,
-        example_inputs: object = None,
-        input_shapes: object = None,
-        dynamic_shapes: object = None,
-        onnx_file: str | Path | None = None,
-        device: str = "cpu",
-        steps: int | None = None,
-        batch_size: int | None = None,
-        collate_fn: Callable[[Any], object] | None = None,
-        images: ImageOptions | None = None,
-        checkpoint_every: float | None = None,
-        max_memory: int | str | None = None,
-        shard: str | None = None,
-        extend: Calibration | str | None = None,
-        lean: bool = False,
-        op_library: arguments.Paths = None,
-        question: Question | None = None,
-        name: str | None = None,
-        report: Report = lambda _: None,
-        tick: Ticker | None = None,
-    ) -> Calibration:
-        """Run a model once over calibration data; resume what was interrupted, reuse what is complete.
-
-        Args:
-            model: an ONNX file, a torch module in evaluation mode, or an exported program. A module is exported to
-                ONNX; torch runs it.
-            example_inputs, input_shapes, dynamic_shapes, onnx_file: of a module; see `analyze`.
-            device: "cpu" or "cuda", where the model runs.
-            data: path of an ``.npz`` (one array per input, first axis = samples), of an image, or of a folder of
-                either; an array or dict of arrays with such an axis; or any iterable of batches: arrays, tuples or
-                dicts, as a torch ``DataLoader``; no ``len()`` needed. A module takes them as it is called, too.
-            steps: batches to use; None for all.
-            batch_size: samples per inference; results do not depend on it.
-            collate_fn: turns an item of an iterable into an array, tuple or dict.
-            images: how image files are made ready; None for the model's own size and pixels in 0..1.
-            checkpoint_every: seconds between checkpoints.
-            max_memory: what the process should stay below, in bytes or as ``"2G"``; if need be, all samples are run
-                several times, and some activations counted each time.
-            shard: ``"1/4"`` counts the first of four parts of the data only; `merge` makes one of all four.
-            extend: a complete calibration of this database, as such or as ``"c1"``, to which samples are to be added: a
-                new one is made, bit for bit that of all samples together. Those it counted are not run again.
-            lean: collect only what `question`'s target needs, or any that quantizes no activation per channel: faster,
-                but other targets may lack something, and `Run.improve` does.
-            op_library: the path of a shared library with the model's custom ops, or several; onnxruntime loads them.
-            question: what will be asked afterwards; what is wrong with it is said before anything runs.
-            name: of the run that will be asked for; one that it cannot have is refused before anything runs.
-            report: called with each line that a user should see.
-            tick: called with samples counted and samples in all.
-
-        Raises:
-            QgraphError: a bad model, bad data, or another live process holds this calibration.
-        """
-        if question is not None:
-            _target(question.target)
-        from qgraph.jobs.calibrating import CHECKPOINT_SECONDS, calibrate  # heavy
-        from qgraph.jobs.sources import source_of  # heavy
-
-        pause = arguments.seconds("checkpoint_every", checkpoint_every)
-        with source_of(model, example_inputs, input_shapes, dynamic_shapes, onnx_file) as source:
-            done = calibrate(
-                self.store,
-                source,
-                data,
-                device=arguments.text("device", device, "use cpu or cuda"),
-                question=question,
-                name=_usable(name),
-                steps=arguments.count("steps", steps),
-                batch_size=arguments.count("batch_size", batch_size),
-                collate=arguments.function("collate_fn", collate_fn),
-                images=images,
-                checkpoint_every=CHECKPOINT_SECONDS if pause is None else pause,
-                max_memory=None if max_memory is None else parse_memory(max_memory),
-                shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
-                extend=None if extend is None else own_reference(extend, self.location),
-                lean=lean,
-                libraries=arguments.paths("op_library", op_library),
-                known=self.store_if_any,
-                report=report,
-                tick=tick,
-            )
-        return Calibration(self, done.calibration, done.status, done.samples, done.resumed_from, done.inferences)
-
-    def forecast(
-        self,
-        model: Model,
-        data: object,
-        *,
-        example_inputs: object = None,
-        input_shapes: object = None,
-        dynamic_shapes: object = None,
-        onnx_file: str | Path | None = None,
-        device: str = "cpu",
-        steps: int | None = None,
-        batch_size: int | None = None,
-        collate_fn: Callable[[Any], object] | None = None,
-        images: ImageOptions | None = None,
-        max_memory: int | str | None = None,
-        shard: str | None = None,
-        op_library: arguments.Paths = None,
-        question: Question | None = None,
-        lean: bool = False,
-        report: Report = lambda _: None,
-    ) -> Answer:
-        """Tell what `calibrate` with these arguments would collect and take: one inference, nothing is stored.
-
-        What `calibrate` would refuse is refused. A one-shot iterator is used up; a module's ONNX file is not kept.
-        """
-        if question is not None:
-            _target(question.target)
-        from qgraph.jobs.forecasting import as_json, forecast  # heavy
-        from qgraph.jobs.sources import source_of  # heavy
-
-        with source_of(model, example_inputs, input_shapes, dynamic_shapes, onnx_file) as source:
-            found = forecast(
-                source,
-                data,
-                device=arguments.text("device", device, "use cpu or cuda"),
-                steps=arguments.count("steps", steps),
-                batch_size=arguments.count("batch_size", batch_size),
-                collate=arguments.function("collate_fn", collate_fn),
-                images=images,
-                max_memory=None if max_memory is None else parse_memory(max_memory),
-                shard=None if shard is None else parse_shard(arguments.text("shard", shard, "pass a text, as 1/4")),
-                libraries=arguments.paths("op_library", op_library),
-                question=question,
-                lean=lean,
-                report=report,
-            )
-        return as_json(found)
-
-    def merge(self, *calibrations: Calibration | str) -> Calibration:
-        """Make one calibration of the shards of one data set, or of calibrations of different data.
-
-        Args:
-            *calibrations: of this database, as such or as ``"c1"``; of another one as ``"OTHER.db:c1"``.
-
-        Raises:
-            UsageError: they cannot be one calibration; it says why.
-        """
-        from qgraph.jobs.merging import merge  # heavy
-
-        references = [
-            (one.id if one.location == self.location else f"{one.location}:{one.id}")
-            if isinstance(one, Calibration)
-            else arguments.text("calibration", one, "pass its id, as c1")
-            for one in calibrations
-        ]
-        done = merge(self.store(), references)
-        return Calibration(self, done.calibration, done.status, done.samples, 0, 0)
+    # Functions on a database, told in `qgraph.calibration`.
+    calibrate = calibrating.calibrate
+    forecast = calibrating.forecast
+    merge = calibrating.merge
 
     def calibration(self, reference: str) -> Calibration:
         """A stored calibration, written as ``c1``."""
@@ -351,7 +205,7 @@ class Database:
             arguments.text("weights", weights, "use minmax or mse")
         given = arguments.mapping("parameters", parameters, "see qgraph observers for their names")
         question = Question(
-            _target(target),
+            arguments.known_target(target),
             force_overlap,
             observer,
             given,
@@ -362,10 +216,10 @@ class Database:
         settings_of(question)
         from qgraph.jobs.solving import solve  # heavy
 
-        name, place = _usable(name), arguments.text("device", device, "use cpu or cuda")
+        name, place = arguments.run_name(name), arguments.text("device", device, "use cpu or cuda")
         return Run(self, solve(self.store(), reference, question, name=name, allow_partial=allow_partial, device=place))
 
-    import_scales = import_scales
+    import_scales = import_scales  # told in `qgraph.importing`
 
     def run(self, reference: str = "latest") -> Run:
         """A stored run, by id (``r1``), name or ``latest``."""
@@ -399,7 +253,9 @@ class Database:
 
         location = arguments.name_or_path("to", to, "name a file or a URL")
         with closing(open_database(location, create=True)) as target:
-            return copy_run(self.store(), run if isinstance(run, str) else run.id, target, name=_usable(name)).run
+            return copy_run(
+                self.store(), run if isinstance(run, str) else run.id, target, name=arguments.run_name(name)
+            ).run
 
     def diff(
         self, a: Run | str, b: Run | str, *, fail_on: Iterable[str] = (), output: str | Path | None = None
@@ -421,22 +277,6 @@ class Database:
             raise UsageError("fail_on must be conditions", repr(fail_on), 'pass a list of texts such as "damage_db>1"')
         path = None if output is None else arguments.path("output", output)
         return compare(self.store(), first.id, second.id, fail_on=given, output=path)
-
-
-def _target(target: str | Path) -> str:
-    """A target that there is, seen before anything heavy is loaded."""
-    from qgraph.constraints.pack import load_pack  # reads the pack
-
-    named = arguments.name_or_path("target", target, "see qgraph targets, or pass the path of a rule pack")
-    load_pack(named)
-    return named
-
-
-def _usable(name: str | None) -> str | None:
-    """A name that a run can have, seen before anything is computed."""
-    if name is not None:
-        runs.check_name_is_usable(arguments.text("name", name))
-    return name
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,9 @@ from qgraph.errors import UsageError
 LARGEST_COUNT = 2**31 - 1
 """Of batches, of samples per inference: more than any data set has."""
 
+Model = Any
+"""A path, `torch.nn.Module` or `torch.export.ExportedProgram`; torch is not loaded to say so."""
+
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None
 """What `paths` takes."""
 
@@ -43,6 +46,53 @@ def path(argument: str, value: object) -> Path:
     if "\0" in text(argument, os.fspath(value), "rename the file or its folder"):
         raise UsageError(f"{argument} must be a path", _shown(value), "no file has a name with a zero byte")
     return Path(value)
+
+
+def moved(model: object) -> Path | None:
+    """Where a stored model is said to be now; None stays None: where it was.
+
+    Raises:
+        UsageError: it is no path.
+    """
+    return None if model is None else path("model", model)
+
+
+def target(value: object) -> str:
+    """A target: its name, or the path of a rule pack.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    return name_or_path("target", value, "see qgraph targets, or pass the path of a rule pack")
+
+
+def known_target(value: object) -> str:
+    """A target that there is, seen before anything heavy is loaded.
+
+    Raises:
+        UsageError: it is neither a name nor a path.
+        NotFoundError, PackError: no such target, or its pack is not valid.
+    """
+    from qgraph.constraints.pack import load_pack  # reads the pack
+
+    named = target(value)
+    load_pack(named)
+    return named
+
+
+def run_name(value: object) -> str | None:
+    """A name that a new run can have, seen before anything is computed; None stays None.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if value is None:
+        return None
+    from qgraph.store.runs import check_name_is_usable  # loads sqlalchemy
+
+    name = text("name", value)
+    check_name_is_usable(name)
+    return name
 
 
 def paths(argument: str, value: object) -> tuple[Path, ...]:

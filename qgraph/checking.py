@@ -29,7 +29,7 @@ def check(model: str | Path, target: str | Path, *, run: Run | None = None) -> A
     from qgraph.jobs.checking import check_file  # loads onnx
 
     path = arguments.path("model", model)
-    named = arguments.name_or_path("target", target, "see qgraph targets, or pass the path of a rule pack")
+    named = arguments.target(target)
     priced = {} if run is None else {"run": run.id, "database": run.location}
     report = check_file(path, named, **priced)
     return {"model": str(path), **report.as_json()}

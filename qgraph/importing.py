@@ -44,7 +44,7 @@ def import_scales(
         database.store,
         arguments.path("file", file),
         arguments.path("model", model),
-        arguments.name_or_path("target", target, "see qgraph targets, or pass the path of a rule pack"),
+        arguments.target(target),
         format=None if format is None else arguments.text("format", format),
         calibration=calibration if calibration is None or isinstance(calibration, str) else calibration.id,
         ignore_unknown=ignore_unknown,

@@ -1,6 +1,7 @@
 """One stored run: the questions it answers, and what can be made of it.
 
-Answers are plain dicts in the shape in which the command line prints them as JSON.
+Answers are plain dicts in the shape in which the command line prints them as JSON. Methods check what they are given
+and call the store or a job; jobs that load heavy libraries are imported when they are called.
 """
 
 from __future__ import annotations
@@ -9,17 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qgraph import answers, arguments
+from qgraph import arguments, measuring
 from qgraph.answers import Answer
-from qgraph.constraints import blame as blaming
-from qgraph.constraints import explain
-from qgraph.constraints.alignment import REMOVING
-from qgraph.constraints.merge_methods import FAMILIES
-from qgraph.constraints.model import Edge, Same, SlotPlan
-from qgraph.ir.elements import Structure
-from qgraph.measuring import MeasuredRun, moved
-from qgraph.solve.run import RunData, RunSettings
-from qgraph.store import models, provenance, queries, runs, view_tables
+from qgraph.constraints.model import Edge
+from qgraph.jobs import explaining
+from qgraph.solve.run import RunData
+from qgraph.store import lookup, provenance, queries, runs, view_tables
 from qgraph.table import Table
 
 if TYPE_CHECKING:
@@ -28,26 +24,32 @@ if TYPE_CHECKING:
 A_TENSOR = "pass the name of a tensor; see qgraph scales"
 
 
-class Run(MeasuredRun):
+class Run:
     """A stored run: one target, observer and set of options on one model; its `id` is ``r1``, ``r2`` and so on."""
 
     def __init__(self, database: Database, reference: str) -> None:
-        super().__init__(database, reference)
+        self.database = database
+        self.id = reference
         # What a run holds never changes, and whoever asks about a large group asks again.
         self._edges: tuple[str, tuple[Edge, ...]] | None = None
 
+    @property
+    def location(self) -> str:
+        """The path or URL of the database that the run is in."""
+        return self.database.location
+
     def __repr__(self) -> str:
-        return f"<Run {self.id} in {self._database!r}>"
+        return f"<Run {self.id} in {self.database!r}>"
 
     def _ask(self, question: Callable[..., Answer], *arguments: object, **options: object) -> Answer:
-        with self._database.store().reading() as connection:
+        with self.database.store().reading() as connection:
             return question(connection, self.id, *arguments, **options)
 
     def _edges_of(self, group: str) -> tuple[Edge, ...]:
         """The edges of a group; those of the last one that was asked for are kept."""
         if self._edges is None or self._edges[0] != group:
-            with self._database.store().reading() as connection:
-                self._edges = group, queries.edges_of_group(connection, self.id, group)
+            with self.database.store().reading() as connection:
+                self._edges = group, lookup.edges_of_group(connection, self.id, group)
         return self._edges[1]
 
     def show(self) -> Answer:
@@ -61,7 +63,7 @@ class Run(MeasuredRun):
         arguments.text("tensor", name, A_TENSOR)
         return {
             **self._ask(queries.tensor, name),
-            "statistics": describe_statistics(self._database.store(), self.id, name),
+            "statistics": describe_statistics(self.database.store(), self.id, name),
         }
 
     def plot(self, output: str | Path, *, tensor: str | None = None, group: str | None = None) -> Answer:
@@ -75,7 +77,7 @@ class Run(MeasuredRun):
 
         chosen = None if tensor is None else arguments.text("tensor", tensor, A_TENSOR)
         found: Answer = plot(
-            self._database.store(), self.id, arguments.path("output", output), tensor=chosen, group=group
+            self.database.store(), self.id, arguments.path("output", output), tensor=chosen, group=group
         )
         return found
 
@@ -95,13 +97,7 @@ class Run(MeasuredRun):
         """The shortest chain of constraints that makes two tensors (or slots) share; empty if they do not."""
         arguments.text("a", a, A_TENSOR)
         arguments.text("b", b, A_TENSOR)
-        with self._database.store().reading() as connection:
-            start, end = (queries.slot_of(connection, self.id, name) for name in (a, b))
-            group = queries.group_of(connection, self.id, start)
-            shared = group is not None and group == queries.group_of(connection, self.id, end)
-        edges = self._edges_of(group) if shared and group is not None else ()
-        path = explain.why(edges, start, end) if shared else None
-        return {"a": a, "b": b, "shared": shared, "path": [answers.edge_as_json(edge) for edge in path or ()]}
+        return explaining.why(self.database.store(), self.id, a, b, self._edges_of)
 
     def why_not(self, a: str, b: str) -> Answer:
         """Tell what keeps two tensors (or slots) apart: the chain between them with the fewest cuts.
@@ -110,29 +106,7 @@ class Run(MeasuredRun):
         """
         arguments.text("a", a, A_TENSOR)
         arguments.text("b", b, A_TENSOR)
-        with self._database.store().reading() as connection:
-            start, end = (queries.slot_of(connection, self.id, name) for name in (a, b))
-            data = runs.load_run(connection, self.id)
-            types = queries.op_types(connection, self.id)
-        plans = {
-            tqc.slot: SlotPlan(tqc.slot, tqc.tensor, tqc.role, tqc.scheme, tqc.reason if tqc.scheme is None else None)
-            for tqc in data.tqcs
-        }
-        between = explain.barriers(plans.values(), data.grouping, types, self._dropped_ties(data.settings))
-        chain = explain.why_not(data.grouping.joined, between, start, end)
-        return answers.why_not(a, b, chain, plans[start])
-
-    def _dropped_ties(self, settings: RunSettings) -> tuple[tuple[Same, str], ...]:
-        """What the target would tie, and which option or override of the run drops it."""
-        if not settings.overrides and not any(getattr(settings, option) in REMOVING for option in FAMILIES):
-            return ()
-        from qgraph.jobs.question import ties_dropped  # only for such runs
-
-        return ties_dropped(self._structure, settings)
-
-    def _structure(self) -> Structure:
-        with self._database.store().reading() as connection:
-            return models.load_structure(connection, runs.resolve_run(connection, self.id).model)
+        return explaining.why_not(self.database.store(), self.id, a, b)
 
     def blame(self, group: str, *, top: int | None = None) -> Answer:
         """The minimal sets of constraints whose removal would split a group, the dearest sharing first.
@@ -142,27 +116,13 @@ class Run(MeasuredRun):
             top: how many sets at most; None for `qgraph.constraints.blame.MOST_CUTS`.
         """
         arguments.text("group", group, "pass its id, or a tensor in it; see qgraph groups")
-        arguments.count("top", top)
-        with self._database.store().reading() as connection:
-            found = queries.group_named(connection, self.id, group)
-            members = queries.members_of_group(connection, self.id, found)
-        edges = self._edges_of(found)
-        paid = {one.slot: one.price_db for one in members if one.price_db is not None}
-        makers = {one.slot for one in members if one.represents}
-        splits = blaming.blame(edges, paid, makers, most=blaming.MOST_CUTS if top is None else top)
-        return answers.blame(found, self.id, splits, members)
+        most = arguments.count("top", top)
+        return explaining.blame(self.database.store(), self.id, group, self._edges_of, most=most)
 
     def cascade(self, op: str) -> Answer:
         """Tell what one op's constraints drag along: what its groups would fall into without them."""
         arguments.text("op", op, "pass the name of an op")
-        with self._database.store().reading() as connection:
-            ties = queries.ties_of_op(connection, self.id, op)
-            op_type = queries.op_types(connection, self.id)[op]
-            groups = sorted({tie["group"] for tie in ties})
-            edges = {group: queries.edges_of_group(connection, self.id, group) for group in groups}
-            members = {group: queries.members_of_group(connection, self.id, group) for group in groups}
-        parts = {group: blaming.cascade(edges[group], op) for group in groups}
-        return answers.cascade(op, op_type, self.id, ties, parts, members)
+        return explaining.cascade(self.database.store(), self.id, op)
 
     def coverage(self) -> Answer:
         """Tell whether every float tensor is accounted for; ``"missing"`` is empty if so."""
@@ -170,7 +130,7 @@ class Run(MeasuredRun):
 
     def data(self) -> RunData:
         """The whole run as frozen plain data."""
-        with self._database.store().reading() as connection:
+        with self.database.store().reading() as connection:
             return runs.load_run(connection, self.id)
 
     def provenance(self) -> Answer:
@@ -185,7 +145,7 @@ class Run(MeasuredRun):
                 docs/sql-views.md.
         """
         arguments.text("table", name, f"use one of {', '.join(view_tables.VIEWS_BY_NAME)}")
-        with self._database.store().reading() as connection:
+        with self.database.store().reading() as connection:
             return view_tables.table(connection, self.id, name)
 
     def query(self, statement: str, parameters: Mapping[str, object] | None = None, *, seconds: float = 60.0) -> Table:
@@ -204,11 +164,11 @@ class Run(MeasuredRun):
         )
         allowed = arguments.seconds("seconds", seconds)
         assert allowed is not None
-        return query(self._database.store(), self.id, statement, given, seconds=allowed)
+        return query(self.database.store(), self.id, statement, given, seconds=allowed)
 
     def diff(self, other: Run | str, *, fail_on: Iterable[str] = (), output: str | Path | None = None) -> Answer:
         """Tell what differs from this run to the other one, given as such, by id or by name; see `Database.diff`."""
-        return self._database.diff(self, other, fail_on=fail_on, output=output)
+        return self.database.diff(self, other, fail_on=fail_on, output=output)
 
     def export(
         self,
@@ -222,7 +182,8 @@ class Run(MeasuredRun):
 
         Args:
             format: ``qdq``, an ONNX model with QuantizeLinear and DequantizeLinear, checked and run once before the
-                file takes its name; ``graphml``, the run's property graph; or one of
+                file takes its name; ``float``, the same without them, the model whose tensors' names all formats have;
+                ``graphml``, the run's property graph; or one of
                 `qgraph.formats.scale_files.FORMATS`: scales alone, for which the model is not needed.
             model: where the float model is now, if it was moved.
             op_library: as for `Database.calibrate`, for the trial run.
@@ -234,14 +195,29 @@ class Run(MeasuredRun):
         if format == "graphml":
             from qgraph.jobs.graphing import export_graphml
 
-            export_graphml(self._database.store(), self.id, place)
+            export_graphml(self.database.store(), self.id, place)
             return ()
-        if format == "qdq":
+        if format in ("qdq", "float"):
             from qgraph.jobs.exporting import export  # heavy
 
             libraries = arguments.paths("op_library", op_library)
-            export(self._database.store(), self.id, place, model=moved(model), libraries=libraries)
+            quantized = format == "qdq"
+            export(
+                self.database.store(),
+                self.id,
+                place,
+                model=arguments.moved(model),
+                libraries=libraries,
+                quantized=quantized,
+            )
             return ()
         from qgraph.jobs.exporting import export_scales  # heavy
 
-        return export_scales(self._database.store(), self.id, place, arguments.text("format", format))
+        return export_scales(self.database.store(), self.id, place, arguments.text("format", format))
+
+    # What runs models: functions on a run, told in `qgraph.measuring`.
+    verify = measuring.verify
+    golden = measuring.golden
+    sensitivity = measuring.sensitivity
+    advise = measuring.advise
+    improve = measuring.improve

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import triton_place  # isort: skip  # noqa: F401 - before anything that may import triton
+import coverage
 import numpy as np
 import pytest
 from development_models import IMAGENET_MEAN, IMAGENET_STD, MODELS
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from photographs import photographs
 from postgresql_server import Server, name_of
 
 from qgraph.cli.main import run
 from qgraph.store.database import open_database
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 FATES = "fates of tensors"
 """Property of a test's report: a model, a target, and how many tensors had which fate."""
@@ -94,59 +101,85 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that keeps the session's models, data and databases. Read it, copy from it, do not write to it."""
-    return tmp_path_factory.mktemp("real")
+    """A folder that keeps the models, data and databases of all test processes. Read it, copy from it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "real"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def once(path: Path, make: Callable[[Path], object]) -> Path:
+    """The file at `path`, which the first test process that asks for it makes: the others wait and take it."""
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            unfinished = path.with_name(f"unfinished_{path.name}")
+            make(unfinished)
+            unfinished.rename(path)
+    return path
+
+
+def real_model(real: Path, name: str) -> Path:
+    """The file of a development model."""
+    return once(real / f"{name}.onnx", MODELS[name].write)
 
 
 @pytest.fixture(scope="session")
 def ppocr4_det(real: Path) -> Path:
     """PP-OCRv4's text detector."""
-    MODELS["ppocr4_det"].write(real / "ppocr4_det.onnx")
-    return real / "ppocr4_det.onnx"
+    return real_model(real, "ppocr4_det")
 
 
 @pytest.fixture(scope="session")
 def ppocr_cls(real: Path) -> Path:
     """PP-OCR's small classifier of text directions, for all that would be the same on a larger model."""
-    MODELS["ppocr_cls_v2"].write(real / "ppocr_cls.onnx")
-    return real / "ppocr_cls.onnx"
-
-
-@pytest.fixture(scope="session")
-def cls_photos(real: Path) -> Path:
-    """8 photographs for `ppocr_cls`, 48x192."""
-    np.savez(real / "cls_photos.npz", allow_pickle=False, **MODELS["ppocr_cls_v2"].samples(8, 0))
-    return real / "cls_photos.npz"
+    return real_model(real, "ppocr_cls_v2")
 
 
 @pytest.fixture(scope="session")
 def mobilenet_v2(real: Path) -> Path:
     """MobileNetV2 with its ImageNet weights."""
-    MODELS["mobilenet_v2"].write(real / "mobilenet_v2.onnx")
-    return real / "mobilenet_v2.onnx"
+    return real_model(real, "mobilenet_v2")
+
+
+def real_samples(real: Path, name: str, count: int) -> Path:
+    """The first samples of a development model, as a file."""
+    return once(
+        real / f"{name}_{count}.npz",
+        lambda path: np.savez(path, allow_pickle=False, **MODELS[name].samples(count, 0)),
+    )
+
+
+@pytest.fixture(scope="session")
+def cls_photos(real: Path) -> Path:
+    """8 photographs for `ppocr_cls`, 48x192."""
+    return real_samples(real, "ppocr_cls_v2", 8)
+
+
+@pytest.fixture(scope="session")
+def imagenet_photos(real: Path) -> Path:
+    """8 photographs for `mobilenet_v2`, 224x224."""
+    return real_samples(real, "mobilenet_v2", 8)
 
 
 @pytest.fixture(scope="session")
 def ocr_photos(real: Path) -> Path:
     """32 photographs for `ppocr4_det`, 96x96."""
-    np.savez(real / "ocr_photos.npz", x=photographs(32, 96, 96, mean=IMAGENET_MEAN, std=IMAGENET_STD, bgr=True))
-    return real / "ocr_photos.npz"
 
+    def write(path: Path) -> None:
+        np.savez(path, x=photographs(32, 96, 96, mean=IMAGENET_MEAN, std=IMAGENET_STD, bgr=True))
 
-@pytest.fixture(scope="session")
-def imagenet_photos(real: Path) -> Path:
-    """32 photographs for `mobilenet_v2`, 224x224."""
-    np.savez(real / "imagenet_photos.npz", allow_pickle=False, **MODELS["mobilenet_v2"].samples(32, 0))
-    return real / "imagenet_photos.npz"
+    return once(real / "ocr_photos.npz", write)
 
 
 @pytest.fixture(scope="session")
 def calibrated_session(real: Path, ppocr4_det: Path, ocr_photos: Path) -> Path:
     """A database with ppocr4_det calibrated on all photographs, and one run named ``mse`` for tflite."""
-    path = real / "calibrated.db"
-    arguments = ["calibrate", ppocr4_det, "--data", ocr_photos, "--db", path, "--target", "tflite"]
-    assert run([*map(str, arguments), "--observer", "mse", "--name", "mse", "--json"]) == 0
-    return path
+
+    def calibrate(path: Path) -> None:
+        arguments = ["calibrate", ppocr4_det, "--data", ocr_photos, "--db", path, "--target", "tflite"]
+        assert run([*map(str, arguments), "--observer", "mse", "--name", "mse", "--json"]) == 0
+
+    return once(real / "calibrated.db", calibrate)
 
 
 @pytest.fixture
@@ -164,8 +197,22 @@ LONG_FILES = (
     *("test_models_large.py", "test_cli_max_memory.py", "test_installed.py", "test_analysis_layers.py"),
     *("test_cli_import.py", "test_cli_main_job.py", "test_cli_merge.py", "test_cli_lean.py", "test_cli_auto.py"),
     *("test_cli_blame.py", "test_cli_database.py", "test_cli_alignment.py", "test_api_torch.py"),
+    "test_observers_real_activations.py",
 )
-"""Test files that take from a quarter of a minute to two minutes, each on the whole program."""
+"""Test files that take from a quarter of a minute to two minutes, on the whole program or on real activations."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Coverage leaves out what the fixtures of an uncounted test do, too."""
+    measured = coverage.Coverage.current() if item.get_closest_marker("no_cover") else None
+    if measured is None or item.config.getoption("cov_context", None):  # contexts need a coverage that runs
+        return (yield)
+    measured.stop()
+    try:
+        return (yield)
+    finally:
+        measured.start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

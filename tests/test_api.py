@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import qgraph
-from qgraph.errors import UsageError
+from qgraph.errors import StoreError, UsageError
 
 
 @pytest.fixture
@@ -109,6 +109,26 @@ def test_runs_are_compared_as_such_or_by_reference(database: qgraph.Database) ->
     ]
     assert answers[0]["settings"]
     assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_whose_file_was_removed_takes_nothing_into_the_void(
+    model: Path, tmp_path: Path, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with qgraph.open("gone.db") as db:
+        run = db.analyze(model, "tflite")
+        monkeypatch.chdir("/")
+        assert run.groups()["groups"]
+        Path(tmp_path, "gone.db").unlink()
+        if replaced:
+            Path(tmp_path, "gone.db").touch()
+        with pytest.raises(StoreError, match=r"removed or replaced since it was opened: gone.db; open it again"):
+            run.groups()
+        with pytest.raises(StoreError, match="removed or replaced"):
+            db.analyze(model, "xnnpack")
+    with qgraph.open(tmp_path / "gone.db") as db:
+        assert db.analyze(model, "xnnpack").groups()["groups"]
 
 
 def test_a_closed_database_stays_closed(database: qgraph.Database) -> None:

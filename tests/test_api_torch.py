@@ -127,3 +127,53 @@ def test_a_refused_module_leaves_nothing_behind(tmp_path: Path) -> None:
     with qgraph.open(tmp_path / "q.db") as db, pytest.raises(UsageError, match="eval"):
         db.calibrate(nn.Sequential(nn.ReLU()), [torch.zeros(1, 4)], input_shapes=[1, 4])
     assert list(tmp_path.iterdir()) == []
+
+
+class Attention(nn.Module):
+    """Attention of each position to those before it, as decoders have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(3 * x).view(*x.shape[:2], 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        hidden: Tensor = self.out(y.transpose(1, 2).reshape(x.shape))
+        return hidden
+
+
+def test_attention_with_a_causal_mask_keeps_its_accuracy_on_every_kind_of_target(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    samples = [torch.randn(1, 10, 32) for _ in range(6)]
+    with qgraph.open(tmp_path / "q.db") as db:
+        calibration = db.calibrate(Attention().eval(), samples)
+        for target in ("tflite", "onnxruntime", "tensorrt", "openvino", "qnn"):
+            (output,) = calibration.solve(target=target).verify(samples).outputs.values()
+            assert output.snr_db > 20, target
+
+
+def test_a_module_needs_no_example_where_the_data_can_be_read_again(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    images = torch.randn(6, 3, 8, 8)
+    labelled = torch.utils.data.TensorDataset(images, torch.zeros(6))
+    loader = torch.utils.data.DataLoader(labelled, batch_size=4)
+    with qgraph.open(tmp_path / "q.db") as db:
+        first = db.calibrate(module, loader, collate_fn=lambda item: item[0], dynamic_shapes="batch")
+        given = db.calibrate(module, images, example_inputs=images[:1], dynamic_shapes="batch")
+        assert (first.samples, given.id) == (6, first.id)
+        assert db.calibrate(module, images.numpy()).samples == 6
+        assert db.calibrate(module, {"input": images}).samples == 6
+        assert db.forecast(module, [images[:1]])["samples"] == 1
+        with pytest.raises(UsageError, match=r"does not take these inputs.*collate_fn= turns an item"):
+            db.calibrate(module, loader)
+        with pytest.raises(UsageError, match=r"needs an example.*or data that can be read again"):
+            db.calibrate(module, iter(loader))
+
+
+def test_nested_items_are_verified_as_they_are_calibrated(tmp_path: Path) -> None:
+    items = [{"x": torch.randn(1, 4), "more": {"gate": torch.randn(1, 4)}} for _ in range(3)]
+    with qgraph.open(tmp_path / "q.db") as db:
+        run = db.calibrate(Gate().eval(), items).solve(target="onnxruntime")
+        assert run.verify(items).samples == 3

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+import openvino_check
 import pytest
 from breakdown import STAGES, Stopwatch, seam
 from contenders import BASE, CONTENDERS
@@ -88,3 +89,12 @@ def test_the_picture_is_the_same_for_the_same_results(tmp_path: Path, measured: 
         plot(measured, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
     assert "a_model" in "".join(ElementTree.parse(tmp_path / "one.svg").getroot().itertext())
+
+
+def test_the_comparison_with_nncf_says_what_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("openvino_check.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["openvino_check.py"])
+    openvino_check.main()
+    assert capsys.readouterr().out == "skipped: openvino and nncf not installed; pip install openvino nncf\n"

@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
-from qgraph.calib.op_libraries import register, unregistered
+from qgraph.calib.runners.op_libraries import register, unregistered
 from qgraph.errors import DataError, ModelError, QgraphError
 from qgraph.ir.onnx_tensors import external_folder_entry
 
@@ -61,7 +61,7 @@ def open_session(
         model: a file, or a model in memory.
         optimized: onnxruntime's default optimisation, which turns Q/DQ into integer kernels; without it every node
             runs as it is written.
-        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        libraries: with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
         threads: that one inference uses; None for as many as there are cores.
 
     Raises:
@@ -101,7 +101,7 @@ def run_once(
     Args:
         shapes: of the inputs, by name. Where they are not known, dynamic dimensions have the first of `TRIAL_SIZES`
             that the model takes, the first dimension of an input always 1.
-        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        libraries: with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
 
     Raises:
         ModelError: the model has an op that nobody registered.

@@ -58,7 +58,7 @@ def verify(
         optimized: at onnxruntime's default optimisation (integer kernels); False: every node as it is written; None:
             both.
         labels: the true classes of the rows of each sample, in step with `samples`.
-        libraries: with the models' custom ops; see `qgraph.calib.op_libraries`.
+        libraries: with the models' custom ops; see `qgraph.calib.runners.op_libraries`.
 
     Raises:
         ModelError: a model cannot be loaded, or the outputs have other names or shapes.

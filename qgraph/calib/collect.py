@@ -28,12 +28,13 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.batches import batches, check_full_batch, joined, samples_per_step
-from qgraph.calib.data import DataSource, Sample
-from qgraph.calib.kernels import empty_scratch, warm_up
+from qgraph.calib.cpu.accumulator import empty_scratch, warm_up
+from qgraph.calib.cpu.recorder import SourceRecorder, on_host
+from qgraph.calib.data.batches import batches, check_full_batch, joined, samples_per_step
+from qgraph.calib.data.samples import Sample
+from qgraph.calib.data.source import DataSource
 from qgraph.calib.plan import CollectionPlan
-from qgraph.calib.recorder import SourceRecorder, on_host
-from qgraph.calib.statistics import TensorStatistics, empty_statistics, merge
+from qgraph.calib.statistics import TensorStatistics, empty_statistics
 from qgraph.errors import DataError, StatisticsError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -64,7 +65,7 @@ class Recorder(Protocol):
 
 
 Recording = Callable[[CollectionPlan, Mapping[str, TensorStatistics]], Recorder]
-"""Begins to record a plan from what is known so far; see `qgraph.calib.device_recorder.recording_on`."""
+"""Begins to record a plan from what is known so far; see `qgraph.calib.gpu.recorder.recording_on`."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,6 @@ def no_progress(plan: CollectionPlan) -> Progress[TensorStatistics]:
     """Where every calibration of a plan begins."""
     statistics = {name: empty_statistics(atoms) for name, atoms in plan.recorded.items()}
     return Progress(MappingProxyType(statistics), MappingProxyType({}))
-
-
-def merge_progress(a: Progress[TensorStatistics], b: Progress[TensorStatistics]) -> Progress[TensorStatistics]:
-    """Join two parts of one data set, counted apart with one plan.
-
-    Raises:
-        StatisticsError: they are not of one plan.
-    """
-    if a.statistics.keys() != b.statistics.keys():
-        odd = sorted(a.statistics.keys() ^ b.statistics.keys())
-        raise StatisticsError("parts that were collected by different plans", ", ".join(odd), "collect both again")
-    statistics = {name: merge(a.statistics[name], b.statistics[name]) for name in a.statistics}
-    counted = dict(Counter(a.counted) + Counter(b.counted))
-    return Progress(MappingProxyType(statistics), MappingProxyType(counted), a.inferences + b.inferences)
 
 
 def collect(

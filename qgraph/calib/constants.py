@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qgraph.calib.kernels import Accumulator
+from qgraph.calib.cpu.accumulator import Accumulator
 from qgraph.calib.statistics import TensorStatistics
 
 PIECE = 1 << 22

@@ -35,13 +35,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from qgraph.calib.batches import batches, check_full_batch, joined
 from qgraph.calib.collect import THREADS, Runner, no_progress
-from qgraph.calib.data import DataSource, Sample
-from qgraph.calib.kernels import empty_scratch, warm_up
+from qgraph.calib.cpu.accumulator import empty_scratch, warm_up
+from qgraph.calib.cpu.recorder import SourceRecorder
+from qgraph.calib.data.batches import batches, check_full_batch, joined
+from qgraph.calib.data.samples import Sample
+from qgraph.calib.data.source import DataSource
 from qgraph.calib.passes import Footprint, schedule
 from qgraph.calib.plan import CollectionPlan
-from qgraph.calib.recorder import SourceRecorder
 from qgraph.errors import DataError
 from qgraph.ir.elements import Structure, Tensor
 

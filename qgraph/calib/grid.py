@@ -85,12 +85,6 @@ def value_rank(bins: ArrayLike) -> NDArray[np.int64]:
     return np.where(index >= SIGN_BIN, BIN_COUNT - 1 - index, index + SIGN_BIN)
 
 
-def bin_at_rank(ranks: ArrayLike) -> NDArray[np.uint32]:
-    """The bin at each position of the order by value; the inverse of `value_rank`."""
-    rank = np.asarray(ranks, dtype=np.int64)
-    return np.where(rank < SIGN_BIN, BIN_COUNT - 1 - rank, rank - SIGN_BIN).astype(np.uint32)
-
-
 def ordered(value: float) -> int:
     """The integer that orders like a finite float32; zero is 0 whatever its sign.
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgraph.calib.collect import Recorder, Recording
-from qgraph.calib.kernels import empty_scratch
+from qgraph.calib.cpu.accumulator import empty_scratch
+from qgraph.calib.cpu.recorder import SourceRecorder, on_host
 from qgraph.calib.own import OwnState, Reading, Statistic, call, packed, readings, unpacked
 from qgraph.calib.plan import CollectionPlan
-from qgraph.calib.recorder import SourceRecorder, on_host
 from qgraph.calib.statistics import TensorStatistics, as_float32
 
 
@@ -53,7 +53,7 @@ class OwnRecorder:
         }
 
     def add(self, values: Mapping[str, Any], samples: Sequence[str]) -> None:
-        """Count one inference; see `qgraph.calib.recorder.SourceRecorder.add`."""
+        """Count one inference; see `qgraph.calib.cpu.recorder.SourceRecorder.add`."""
         self._inner.add(values, samples)
         arrays = {source: as_float32(on_host(values[source])) for source in {reading[0] for reading in self._readings}}
         for reading in self._readings:

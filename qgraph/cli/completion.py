@@ -40,7 +40,7 @@ def formats(incomplete: str) -> Offer:
     """What a run can be written as, and read from."""
     from qgraph.formats.scale_files import FORMATS  # only this needs it
 
-    return offer(incomplete, ((name, "") for name in ("qdq", "graphml", *FORMATS)))
+    return offer(incomplete, ((name, "") for name in ("qdq", "float", "graphml", *FORMATS)))
 
 
 def runs(context: typer.Context, incomplete: str) -> Offer:

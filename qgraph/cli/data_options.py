@@ -11,7 +11,7 @@ import typer
 from qgraph.errors import UsageError
 
 if TYPE_CHECKING:
-    from qgraph.calib.images import ImageOptions, Size
+    from qgraph.calib.data.images import ImageOptions, Size
 
 _PANEL = "Images"
 
@@ -105,7 +105,7 @@ def image_options(
     Raises:
         UsageError: an option cannot be read.
     """
-    from qgraph.calib.images import ImageOptions  # heavy
+    from qgraph.calib.data.images import ImageOptions  # heavy
 
     options = ImageOptions(
         size=(None, None) if size is None else parse_size(size),

@@ -10,13 +10,13 @@ import typer
 import qgraph
 from qgraph.cli import completion
 from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, MovedModel, Name, OpLibrary, RunArgument, Target
-from qgraph.cli.output import note, plural, write_json, write_line
+from qgraph.cli.output import megabytes, note, plural, write_json, write_line
 from qgraph.formats.scale_files import FORMATS
 
 app = typer.Typer()
 
 
-QDQ = "qdq"
+MODELS = ("qdq", "float")
 SCALES = ", ".join(sorted(FORMATS))
 
 
@@ -29,10 +29,11 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help=f"qdq: ONNX with QuantizeLinear; graphml: the run's graph; scales alone: {SCALES}.",
+            help="qdq: ONNX with QuantizeLinear; float: the model whose tensors' names all formats have; "
+            f"graphml: the run's graph; scales alone: {SCALES}.",
             autocompletion=completion.formats,
         ),
-    ] = QDQ,
+    ] = "qdq",
     model: MovedModel = None,
     op_library: OpLibrary = None,
     db: Db = DEFAULT_DATABASE,
@@ -57,8 +58,8 @@ def export(
     if json:
         write_json({"run": found.id, "format": format, "output": str(output), "losses": list(losses)})
     else:
-        told = ", valid ONNX, runs in onnxruntime" if format == QDQ else ""
-        write_line(f"{output}: {output.stat().st_size / 1e6:.1f} MB{told}")
+        told = ", valid ONNX, runs in onnxruntime" if format in MODELS else ""
+        write_line(f"{output}: {megabytes(output.stat().st_size)}{told}")
 
 
 @app.command(name="import")

@@ -9,13 +9,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from itertools import takewhile
 
 import typer
 from typer.exceptions import TyperException
 
 from qgraph.cli import (
+    analyzing,
     blaming,
+    calibrating,
     checking,
     comparing,
     database,
@@ -42,6 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(analyzing.app)
+app.add_typer(calibrating.app)
 app.add_typer(solving.app)
 app.add_typer(merging.app)
 app.add_typer(questions.app)
@@ -85,8 +88,8 @@ def run(arguments: list[str]) -> int:
         message = error.format_message().rstrip(".")
         if not message:  # no arguments at all: the help has been shown
             return BAD
-        words = arguments[: 2 if arguments[:1] == ["db"] else 1]  # db has commands of its own
-        command = " ".join(["qgraph", *takewhile(lambda word: not word.startswith("-"), words)])
+        context = getattr(error, "ctx", None)  # of the command, or where there is no such one, of what it was sought in
+        command = "qgraph" if context is None else context.command_path
         return report(UsageError(message, command, f"see {command} --help"), arguments)
     except QgraphError as error:
         if debug:

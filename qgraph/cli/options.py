@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from qgraph.cli import completion
+from qgraph.constraints.merge_methods import MergeOptions
 from qgraph.hints import DEFAULT_DATABASE as DEFAULT_DATABASE
 from qgraph.solve.run import ForceOverlap as OverlapSetting
+from qgraph.solve.run import Parameter
 
 DEFAULT_OBSERVER = "mse"
 LATEST = "latest"
@@ -120,3 +122,22 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, max=LARGES
 Top = Annotated[
     int | None, typer.Option("--top", min=1, max=LARGEST_COUNT, help="Show only the first rows.", show_default="all")
 ]
+
+
+def alignment_options(
+    elementwise: str | None, concat: str | None, averagepool: str | None, resize: str | None
+) -> MergeOptions:
+    """The alignment options under the names that Python has for them."""
+    return {
+        "elementwise_merge_method": elementwise,
+        "concat_merge_method": concat,
+        "averagepool_method": averagepool,
+        "resize_method": resize,
+    }
+
+
+def observer_parameters(observer: str, assignments: list[str] | None) -> dict[str, Parameter]:
+    """The values of ``--param``, read as what the observer takes."""
+    from qgraph.calib.observers.catalog import entry_of, parse_parameters  # only these commands need it
+
+    return parse_parameters(entry_of(observer), assignments or ())

@@ -183,6 +183,33 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
+def megabytes(size: int) -> str:
+    """Bytes as a person reads them.
+
+    >>> megabytes(3_210), megabytes(1_260_000), megabytes(31_400_000)
+    ('3.2 kB', '1.3 MB', '31 MB')
+    """
+    if size < 100e3:
+        return f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.1f} MB" if size < 10e6 else f"{size / 1e6:.0f} MB"
+
+
 def decibel(value: float | None) -> str:
     """A number of decibels with its sign, one decimal."""
     return "–" if value is None else f"{value:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+
+
+def summarize(shown: Mapping[str, Any]) -> None:
+    """A run in a few lines, as `qgraph.run.Run.show` tells of it."""
+    settings = shown["settings"]
+    named = f" ({shown['name']})" if shown["name"] else ""
+    observed = f", observer {settings['observer']}" if settings["observer"] else ", structure only"
+    write_line(f"run {shown['run']}{named}: target {settings['target']}{observed}")
+    states = ", ".join(f"{count} {state}" for state, count in shown["states"].items())
+    write_line(f"{shown['groups']} groups, {shown['requantizes']} requantizes; slots: {states}")
+    if set(shown["states"]) == {"FP32"}:
+        note(f"nothing is quantized in {shown['run']}: qgraph coverage tells why")
+    for event in shown["events"]:
+        note(event)
+    for line in broken_ratios(shown["findings"], shown["run"]):
+        note(line)

@@ -198,6 +198,8 @@ def groups(
 ) -> None:
     """List the groups that share scale and offset; the price is what the member that suffers most pays.
 
+    (as read): the tensor is made with another scale, and requantized to this one.
+
     Example: qgraph groups latest --by-cost
     """
     with qgraph.open(db, create=False) as database:
@@ -216,7 +218,7 @@ def groups(
                 group["offset"],
                 *([group["observer"]] if auto else []),
                 len(group["slots"]),
-                group["tensors"],
+                [*group["tensors"], *(f"{name} (as read)" for name in group["as_read"])],
             )
             for group in answer["groups"][:top]
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from operator import itemgetter
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 
 from qgraph.ir.elements import SMALL_CONSTANT, AttributeValue, Op, Structure, Tensor
+from qgraph.ir.masks import masking
 from qgraph.ir.onnx_tensors import dtype_name, elements, is_external, read_array
 from qgraph.ir.onnx_walk import bodies, captured
 from qgraph.ir.order import topological
@@ -25,6 +27,8 @@ _INVENTED_DIMENSION = re.compile(r"unk__\d+")
 """Names that onnx's shape inference makes up for dimensions that it does not know."""
 
 Shape = tuple[int | str | None, ...]
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 _NO_TENSORS = "sequence, optional or map values"
 
@@ -196,6 +200,20 @@ def _constants(graph: onnx.GraphProto, folder: Path) -> Iterable[Tensor]:
         yield Tensor(tensor.name, dtype_name(tensor.data_type), shape, constant=True, values=values)
 
 
+def _least(graph: onnx.GraphProto, folder: Path) -> Callable[[str], float | None]:
+    """A reader of the least element of a constant of floats, NaN aside; None for what is none."""
+    constants = cache(lambda: {tensor.name: tensor for tensor in graph.initializer})
+
+    @cache
+    def read(name: str) -> float | None:
+        tensor = constants().get(name)
+        if tensor is None or tensor.data_type not in _FLOATS or not elements(tensor):
+            return None
+        return float(np.fmin.reduce(read_array(tensor, folder), axis=None))
+
+    return read
+
+
 def read_structure(
     model: onnx.ModelProto,
     fingerprint: str,
@@ -218,9 +236,10 @@ def read_structure(
     # Which values are no tensors may have come out since.
     if known is None or _not_tensors(graph) or any(op.excluded == _NO_TENSORS for op in known):
         known = list(chain.from_iterable(topological(read_ops(graph))))
+    masked = masking(known, _least(graph, folder))
     ops = tuple(
-        Op(op.name, op.type, op.domain, op.inputs, op.outputs, op.attributes, op.excluded, origins[op.name])
-        if op.name in origins
+        replace(op, excluded=op.excluded or masked.get(op.name), origins=origins.get(op.name, op.origins))
+        if op.name in origins or op.name in masked
         else op
         for op in known
     )

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch.export import ExportedProgram
@@ -25,34 +26,39 @@ _QUOTED = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _NODE = re.compile(r"\bnode %(?P<name>\w+)")
 _PAGES = "\n\n"
 """Behind the first paragraph torch explains itself at length."""
+_ALONE = Lock()
+"""torch traces a module by patching itself, and what it prints is kept back by patching `sys`: one thread at a time."""
 
 
 @contextmanager
 def reported(name: str, what: str, program: ExportedProgram | None = None) -> Iterator[None]:
     """Turn whatever torch raises into a `ModelError`, and keep torch's own notes off the user's terminal.
 
+    Another thread waits until this one is done. Not to be nested.
+
     Args:
         name: the module.
         what: what went wrong.
         program: knows from where its nodes came.
     """
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    except QgraphError:
-        raise
-    except Exception as error:
-        # The exporter's stages raise classes of their own with no common base.
-        causes = _causes(error)
-        place = _place(causes, program)
-        which = ": ".join((name if place is None else f"{name}, {place}", _reason(causes[0])))
-        cure = "change the module there, or export it yourself and give the .onnx file"
-        raise ModelError(what, which, cure) from error
-    finally:
-        logging.disable(disabled)
+    with _ALONE:
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                yield
+        except QgraphError:
+            raise
+        except Exception as error:
+            # The exporter's stages raise classes of their own with no common base.
+            causes = _causes(error)
+            place = _place(causes, program)
+            which = ": ".join((name if place is None else f"{name}, {place}", _reason(causes[0])))
+            cure = "change the module there, or export it yourself and give the .onnx file"
+            raise ModelError(what, which, cure) from error
+        finally:
+            logging.disable(disabled)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -18,9 +18,11 @@ BATCH = "batch"
 """As `dynamic_shapes`: the first axis of every input may have any length, the same for all."""
 
 _HOW = (
-    "pass what the module is called with, example_inputs=(tensor, …), or input_shapes=[1, 3, 224, 224]; "
-    "to quantize_torch_model, inputs=(tensor, …)"
+    "pass what the module is called with, example_inputs=(tensor, …), or input_shapes=[1, 3, 224, 224], "
+    "or data that can be read again; to quantize_torch_model, inputs=(tensor, …)"
 )
+
+_FITTING = "pass what its forward takes; collate_fn= turns an item of the data into that, without labels"
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ def shapes_for(model: torch.nn.Module, call: Call, dynamic_shapes: Any) -> tuple
     For a dynamic batch the example has two samples at least: torch takes an axis of length 1 for a constant one.
 
     Raises:
-        UsageError: a text other than "batch", or no input has a first axis.
+        UsageError: a text other than "batch", or the module's forward does not take these arguments.
     """
     if not isinstance(dynamic_shapes, str):
+        _bound(model, call)
         return call, dynamic_shapes
     if dynamic_shapes != BATCH:
         cure = f'use "{BATCH}", or what torch.export.export takes'
@@ -114,11 +117,17 @@ def shapes_for(model: torch.nn.Module, call: Call, dynamic_shapes: Any) -> tuple
     size = torch.export.Dim("batch", min=1)
     args, kwargs = pytree.tree_map(_two_samples, (call.args, call.kwargs))
     doubled = Call(args, kwargs)
+    bound = _bound(model, doubled)
+    return doubled, pytree.tree_map(lambda leaf: {0: size} if _has_batch(leaf) else None, bound)
+
+
+def _bound(model: torch.nn.Module, call: Call) -> dict[str, Any]:
+    """The arguments of a call by the names of the module's parameters."""
     try:
-        bound = inspect.signature(model.forward).bind(*doubled.args, **doubled.kwargs).arguments
+        return inspect.signature(model.forward).bind(*call.args, **call.kwargs).arguments
     except TypeError as error:
-        raise UsageError("the module does not take these inputs", f"{type(model).__name__}: {error}", _HOW) from None
-    return doubled, pytree.tree_map(lambda leaf: {0: size} if _has_batch(leaf) else None, dict(bound))
+        what = "the module does not take these inputs"
+        raise UsageError(what, f"{type(model).__name__}: {error}", _FITTING) from None
 
 
 def _has_batch(leaf: object) -> bool:

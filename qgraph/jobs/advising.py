@@ -16,7 +16,7 @@ from qgraph.analysis.sensitivity_model import Exported
 from qgraph.analysis.sessions import DTYPES, InMemory, Sample, open_session, run_float
 from qgraph.analysis.verify_sums import Sums
 from qgraph.answers import Answer
-from qgraph.calib.images import ImageOptions
+from qgraph.calib.data.images import ImageOptions
 from qgraph.constraints.model import Group, Strength
 from qgraph.constraints.overrides import Action, Override, Overrides, as_toml
 from qgraph.constraints.pack import load_pack

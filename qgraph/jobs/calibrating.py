@@ -13,14 +13,15 @@ from types import MappingProxyType
 from typing import Any
 
 from qgraph.calib import plan as planning
-from qgraph.calib.batches import batches, joined, samples_per_step
 from qgraph.calib.codec import decode
-from qgraph.calib.data import DataSource, digest_of, open_data
-from qgraph.calib.images import ImageOptions
+from qgraph.calib.data.batches import batches, joined, samples_per_step
+from qgraph.calib.data.images import ImageOptions
+from qgraph.calib.data.samples import digest_of
+from qgraph.calib.data.shards import Shard, part_of
+from qgraph.calib.data.source import DataSource, open_data
 from qgraph.calib.observers.registry import own_statistics
 from qgraph.calib.own import Statistic, capability
 from qgraph.calib.plan import CollectionPlan
-from qgraph.calib.shards import Shard, part_of
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.jobs.counting import Work, count
@@ -90,7 +91,7 @@ def calibrate(
     Args:
         database: opens it; called only once nothing more can be refused.
         model: an ONNX file, or an exported torch module; see `qgraph.jobs.sources`.
-        data: see `qgraph.calib.data.open_data`.
+        data: see `qgraph.calib.data.source.open_data`.
         device: ``cpu`` or ``cuda``, where the model runs.
         steps: batches to use; None for all.
         images: how image files are made ready.
@@ -103,7 +104,7 @@ def calibrate(
             them had been given at once. It stays as it is. A sample that it counted is not counted again.
         lean: collect only what the asked target needs, or one that quantizes no activation per channel; a complete
             calibration that collected everything serves as well.
-        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        libraries: with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
         known: opens the database if there is one already, and makes none.
         report: called with one line for each thing that the user should know.
         tick: called with the samples counted and the number of all.
@@ -149,17 +150,12 @@ def calibrate(
             _check_name(opened, name, question, identity)
         if lean and base is None:
             richer = replace(identity, capability=_capability(serving.plan(imported.structure, asked), own))
-            with opened.reading() as connection:
-                complete = calibrations.find_calibration(connection, richer)
-            if complete is not None and complete.status == CalibrationStatus.COMPLETE:
+            complete = _complete(opened, richer)
+            if complete is not None:
                 return Calibrated.reused(complete)
         store_model(opened, kept(model, imported, opened), serving, question)
-        first = joined(next(batches(source.samples(source.fixed_batch or 1), source)))
-        shapes = {name: tuple(array.shape) for name, array in first.items()}
-        with calibrations.begin(opened, identity, shapes, origins) as claim:
-            for sibling in claim.siblings:
-                differing = " and ".join(sibling.differing)
-                report(f"{sibling.calibration} is unfinished ({sibling.samples} samples) and differs in {differing}")
+        with calibrations.begin(opened, identity, _shapes_fed(source), origins) as claim:
+            _tell_unfinished(claim, report)
             found = claim.calibration
             if claim.outcome == "complete":
                 return Calibrated.reused(found)
@@ -202,6 +198,26 @@ def _origins(source: DataSource, limit: int | None) -> dict[str, SampleOrigin]:
     """Where each sample was found, by hash."""
     places = source.places(limit).items()
     return {sample: SampleOrigin(index, where if source.of_files else None) for sample, (index, where) in places}
+
+
+def _shapes_fed(source: DataSource) -> dict[str, tuple[int, ...]]:
+    """The shape in which each input is fed first, by name."""
+    first = joined(next(batches(source.samples(source.fixed_batch or 1), source)))
+    return {name: tuple(array.shape) for name, array in first.items()}
+
+
+def _tell_unfinished(claim: calibrations.Claim, report: Report) -> None:
+    """A line for each calibration of this model that was interrupted and is not this one."""
+    for sibling in claim.siblings:
+        differing = " and ".join(sibling.differing)
+        report(f"{sibling.calibration} is unfinished ({sibling.samples} samples) and differs in {differing}")
+
+
+def _complete(database: Database, identity: CalibrationIdentity) -> CalibrationRecord | None:
+    """The stored calibration of an identity, if it is complete."""
+    with database.reading() as connection:
+        found = calibrations.find_calibration(connection, identity)
+    return found if found is not None and found.status == CalibrationStatus.COMPLETE else None
 
 
 def _base(database: Database | None, reference: str, model: str, shard: Shard | None) -> Part:

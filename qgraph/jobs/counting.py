@@ -15,7 +15,7 @@ from importlib.util import find_spec
 
 from qgraph.calib.codec import decode, encode
 from qgraph.calib.collect import THREADS, Progress, Recording, Runner, collect
-from qgraph.calib.data import DataSource
+from qgraph.calib.data.source import DataSource
 from qgraph.calib.forecast import try_out
 from qgraph.calib.own import Statistic
 from qgraph.calib.own_recorder import recording_own
@@ -183,6 +183,6 @@ def _recording(work: Work, *, first: bool) -> Recording | None:
         if first:
             work.report("triton is not installed (pip install qgraph[gpu]): activations are counted on the CPU")
         return None
-    from qgraph.calib.device_recorder import recording_on  # loads triton
+    from qgraph.calib.gpu.recorder import recording_on  # loads triton
 
     return recording_on(work.device)

@@ -10,6 +10,6 @@ def check_device(device: str) -> None:
         UsageError: with what can be used.
     """
     if device != "cpu":
-        from qgraph.calib.torch_runner import usable_device  # loads torch
+        from qgraph.calib.runners.torch_runner import usable_device  # loads torch
 
         usable_device(device)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from onnx import ModelProto
+
 from qgraph.analysis.sessions import run_once
 from qgraph.errors import ModelError, UsageError
 from qgraph.formats.onnx_file import write_checked
@@ -62,13 +64,20 @@ def open_run(database: Database, reference: str, model: Path | None) -> Opened:
 
 
 def export(
-    database: Database, reference: str, output: Path, *, model: Path | None = None, libraries: Sequence[Path] = ()
+    database: Database,
+    reference: str,
+    output: Path,
+    *,
+    model: Path | None = None,
+    libraries: Sequence[Path] = (),
+    quantized: bool = True,
 ) -> str:
     """Write a run as a QDQ ONNX model, checked and run once before the file takes its name. Returns the run's id.
 
     Args:
         model: where the float model is now, if it was moved.
-        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        quantized: False writes the float model as it is analysed, of which the tensors' names in every format are.
+        libraries: with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
 
     Raises:
         UsageError: the run has no scales, or a library cannot be loaded.
@@ -76,7 +85,10 @@ def export(
     """
     opened = open_run(database, reference, model)
     refuse_to_overwrite(output, opened, database)
-    write_qdq(opened, output, libraries)
+    if quantized:
+        write_qdq(opened, output, libraries)
+    else:
+        _write(opened, opened.model.proto, output, libraries)
     return opened.run
 
 
@@ -157,8 +169,10 @@ def _refuse(output: Path, kept: Mapping[Path, str]) -> None:
 
 def write_qdq(opened: Opened, output: Path, libraries: Sequence[Path] = ()) -> None:
     """Write the QDQ model of a run to a file."""
-    folder = opened.model.folder
     metadata = {"qgraph.run": opened.run, "qgraph.target": opened.data.settings.target}
-    exported = to_qdq(opened.model.proto, opened.data, metadata, folder)
+    _write(opened, to_qdq(opened.model.proto, opened.data, metadata, opened.model.folder), output, libraries)
+
+
+def _write(opened: Opened, made: ModelProto, output: Path, libraries: Sequence[Path]) -> None:
     trial = partial(run_once, shapes=opened.input_shapes, libraries=libraries)
-    write_checked(exported, output, trial, folder)
+    write_checked(made, output, trial, opened.model.folder)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from qgraph.calib import forecast as forecasting
-from qgraph.calib.batches import samples_per_step
-from qgraph.calib.data import open_data
-from qgraph.calib.images import ImageOptions
-from qgraph.calib.shards import Shard, part_of
+from qgraph.calib.data.batches import samples_per_step
+from qgraph.calib.data.images import ImageOptions
+from qgraph.calib.data.shards import Shard, part_of
+from qgraph.calib.data.source import open_data
 from qgraph.jobs.calibrating import Report
 from qgraph.jobs.devices import check_device
+from qgraph.jobs.evidence import Evidence, add_evidence
 from qgraph.jobs.question import Question, pose
 from qgraph.jobs.recording import plan_recording, shipped_slots
 from qgraph.jobs.sources import Source, fed, runner_for
@@ -53,10 +54,9 @@ def forecast(
     check_device(device)
     imported = load(model)
     structure = imported.structure
-    slots = frozenset() if lean else shipped_slots(structure)
-    if question is not None:
-        slots = slots.union(pose(structure, question).constraints.slots.values())
-    plan = plan_recording(structure, slots, lean=lean)
+    shipped = shipped_slots(structure)
+    asked = frozenset() if question is None else frozenset(pose(structure, question).constraints.slots.values())
+    plan = plan_recording(structure, asked if lean else shipped | asked, lean=lean)
     tensors = {tensor.name: tensor for tensor in structure.tensors}
     inputs = [tensors[name] for name in structure.inputs]
     runner = runner_for(model, imported, plan, device, libraries)
@@ -65,6 +65,8 @@ def forecast(
         size = samples_per_step(source, batch_size, steps)
         limit = None if steps is None else steps * size
         part = None if shard is None else part_of(source.census(limit), shard)
+        # A calibration looks at the model's own numbers before it counts, and what that loads stays in memory.
+        add_evidence(Evidence((), (), {}), shipped | asked, imported.constant)
         found = forecasting.forecast(runner, source, plan, structure, limit, max_memory, part)
         for line in source.notes():
             report(line)

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from qgraph.analysis.golden import MODEL, GoldenTensor, golden_tensors, write_golden
-from qgraph.calib.images import ImageOptions
+from qgraph.calib.data.images import ImageOptions
 from qgraph.errors import ExportError, UsageError
 from qgraph.jobs.exporting import is_there, open_run, write_qdq
 from qgraph.jobs.sensitivity import few_samples

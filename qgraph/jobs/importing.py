@@ -8,27 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from qgraph.analysis.check import check
 from qgraph.analysis.violation import Violation
 from qgraph.calib import plan as planning
 from qgraph.calib.codec import decode
+from qgraph.calib.constants import constant_statistics
 from qgraph.calib.evidence import WeightSolution
 from qgraph.calib.statistics import EMPTY_STATISTICS, TensorStatistics, condition
-from qgraph.calib.weights import weight_noise_db
+from qgraph.calib.weights.scales import weight_noise_db
 from qgraph.constraints.grouping import group_equals
-from qgraph.constraints.model import Constraints, Fixed, Group
+from qgraph.constraints.model import Constraints, Group
 from qgraph.constraints.pack import load_pack
-from qgraph.errors import ModelError, NotFoundError, StatisticsError, UsageError
+from qgraph.errors import StatisticsError, UsageError
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
-from qgraph.formats.quantized_onnx import read_quantized_onnx
-from qgraph.formats.quantized_scales import scales_of
-from qgraph.formats.scale_files import checked, read_scales
-from qgraph.formats.scale_table import ScaleTable, loss, resolved
+from qgraph.formats.scale_table import loss
 from qgraph.ir.elements import Structure
 from qgraph.ir.onnx_import import ImportedModel, load_model
-from qgraph.ir.onnx_parse import parse
-from qgraph.ir.slots import graph_output, input_slot, parts
-from qgraph.jobs.question import IMPORTED, REFERENCE, Posed, Question, pose
+from qgraph.jobs.matching import Stated, at_slots, behind_fused, content_of, known_tensors, prescribed, read_table
+from qgraph.jobs.question import IMPORTED, REFERENCE, Question, pose
 from qgraph.jobs.recording import channels_for
 from qgraph.objects import many_objects
 from qgraph.solve.parameters import GroupParameters
@@ -37,9 +36,7 @@ from qgraph.solve.solver import solve
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database
 from qgraph.store.evidence import load_evidence
-from qgraph.tqc import QuantizationState, Scheme, TqcRecord, to_float32
-
-QDQ = "qdq"
+from qgraph.tqc import QuantizationState, Scheme, TqcRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +62,6 @@ class Imported:
         violations = [one.as_json() for one in self.violations]
         found = {"run": self.run, "format": self.format, "tensors": self.tensors}
         return {**found, "notes": list(self.notes), "violations": violations}
-
-
-@dataclass(frozen=True, slots=True)
-class _Stated:
-    """The file's parameters at one slot."""
-
-    scheme: Scheme
-    scale: tuple[float, ...]
-    offset: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +113,20 @@ def import_run(
     """
     if name is not None:
         runs.check_name_is_usable(name)
-    content = _content(file)
+    content = content_of(file)
     imported = load_model(model)
-    table, found_format = _read(file, content, format, imported.structure)
+    table, found_format = read_table(file, content, format, imported.structure)
     posed = pose(imported.structure, Question(target))
-    table, notes = _known(table, imported, file, ignore_unknown=ignore_unknown)
+    table, notes = known_tensors(table, imported, file, ignore_unknown=ignore_unknown)
     statistics = None if calibration is None else _statistics(database(), calibration, imported.structure)
-    table = _behind_fused(imported.structure, posed.constraints, table)
-    constraints, stated = _at_slots(imported.structure, posed, table)
+    table = behind_fused(imported.structure, posed.constraints, table)
+    constraints, stated = at_slots(imported.structure, posed, table)
     told = {"format": found_format, "file": file.name}
     settings = replace(
         posed.settings, observer=IMPORTED, observer_parameters=told, observer_digest=hashlib.sha256(content).hexdigest()
     )
     try:
-        data, filled = _run(imported.structure, constraints, stated, statistics, settings, file.name)
+        data, filled = _run(imported, constraints, stated, statistics, settings, file.name)
     except StatisticsError as error:
         cure = f"{error.cure}; or import without --calibration: nothing is priced then"
         raise StatisticsError(error.what, error.which, cure) from error
@@ -157,134 +145,17 @@ def import_run(
     return Imported(run, found_format, len(table.tensors), (*notes, *filled), violations)
 
 
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ModelError("cannot read the file", f"{file} ({error.strerror})", "check its name") from error
-
-
-def _read(file: Path, content: bytes, name: str | None, float_model: Structure) -> tuple[ScaleTable, str]:
-    if name == QDQ or (name is None and file.suffix.lower() == ".onnx"):
-        return checked(scales_of(read_quantized_onnx(file), float_model), str(file)), QDQ
-    return read_scales(content, str(file), name)
-
-
-def _known(
-    table: ScaleTable, model: ImportedModel, file: Path, *, ignore_unknown: bool
-) -> tuple[ScaleTable, tuple[str, ...]]:
-    """The part of a table that is about tensors of the model, and what is said of the rest.
-
-    Raises:
-        NotFoundError: a name that neither the model nor its file has.
-        ModelError: nothing is left.
-    """
-    known = {tensor.name: tensor for tensor in model.structure.tensors}
-    strange = sorted(table.tensors.keys() - known.keys())
-    notes: list[str] = []
-    if strange:
-        graph = parse(model.path)[0].graph
-        folded = {name for node in graph.node for name in node.output} | {one.name for one in graph.initializer}
-        unknown = [name for name in strange if name not in folded]
-        if unknown and not ignore_unknown:
-            otherwise = "give the model that the scales are of, or add --ignore-unknown"
-            error = NotFoundError.among("tensor", unknown[0], known, otherwise)
-            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            cure = error.cure if error.cure == otherwise else f"{error.cure} Otherwise {otherwise}"
-            raise NotFoundError(f"{error.what} in {file.name}", f"{unknown[0]}{more}", cure)
-        notes += loss("not in the model, left out", unknown)
-        notes += loss("folded into others when the model is read, left out", set(strange) - set(unknown))
-    not_float = [name for name in table.tensors if name in known and not known[name].is_float]
-    notes += loss("not float in the model, left out", not_float)
-    kept = {name: one for name, one in table.tensors.items() if name in known and known[name].is_float}
-    if not kept:
-        raise ModelError(
-            "no tensor of the file is a float tensor of the model", str(file), "give the model that it is of"
-        )
-    places = set(_places(model.structure))
-    notes += loss(
-        "read by an op that does not read them in the model, left out", (t for t, _ in table.readers.keys() - places)
-    )
-    return replace(table, tensors=kept), tuple(notes)
-
-
-def _places(structure: Structure) -> Iterable[tuple[str, str]]:
-    """Every tensor with each slot and each op that reads it, as `ScaleTable.readers` has them."""
-    yield from ((name, graph_output(name)) for name in structure.outputs)
-    for op in structure.ops:
-        for index, name in enumerate(op.inputs):
-            if name is not None:
-                yield name, input_slot(op.name, index)
-                yield name, op.name
-
-
-def _behind_fused(structure: Structure, constraints: Constraints, table: ScaleTable) -> ScaleTable:
-    """A table in which what ends a fused pair has the scale that the file has inside of the pair, if only there.
-
-    So it is where a tool drops the Relu behind a convolution and lets the integers saturate.
-    """
-    inside = {pair.consumer for pair in constraints.fused}
-    tensors = dict(table.tensors)
-    for op in structure.ops:
-        for index, name in enumerate(op.inputs):
-            if name in tensors and input_slot(op.name, index) in inside:
-                tensors |= {made: tensors[name] for made in op.outputs if made is not None and made not in tensors}
-    return replace(table, tensors=tensors)
-
-
-def _at_slots(structure: Structure, posed: Posed, table: ScaleTable) -> tuple[Constraints, dict[str, _Stated]]:
-    """The file's parameters at every slot that the target quantizes, and the constraints with the file's schemes."""
-    wanted = {slot: group.scheme for group in posed.grouping.groups for slot in group.slots}
-    shapes = {tensor.name: tensor.shape for tensor in structure.tensors}
-    stated: dict[str, _Stated] = {}
-    slots = dict(posed.constraints.slots)
-    for slot, plan in posed.constraints.slots.items():
-        if slot not in wanted:
-            continue
-        one = table.readers.get((plan.tensor, slot)) or table.readers.get((plan.tensor, parts(slot).op or ""))
-        one = one or table.tensors.get(plan.tensor)
-        if plan.role == "bias":
-            one = None
-        if one is not None:
-            shape = shapes[plan.tensor]
-            scheme, offset = resolved(one, wanted[slot], plan.tensor, _channels(shape, wanted[slot].axis))
-            stated[slot] = _Stated(scheme, one.scale, offset)
-            channels = _channels(shape, scheme.axis)
-            if scheme.axis is not None and channels not in (None, len(one.scale)):
-                which = f"{plan.tensor}: {len(one.scale)} scales, {channels} channels on axis {scheme.axis}"
-                raise ModelError("scales that do not fit the channels", which, "give the model that they are of")
-        slots[slot] = replace(plan, scheme=wanted[slot] if one is None else stated[slot].scheme)
-    fixed = tuple(
-        entry
-        for entry in posed.constraints.fixed
-        if entry.slot not in stated or stated[entry.slot] == _prescribed(entry, wanted)
-    )
-    return replace(posed.constraints, slots=slots, fixed=fixed), stated
-
-
-def _channels(shape: tuple[int | str | None, ...] | None, axis: int | None) -> int | None:
-    """How many channels a tensor has, if that is known; an axis that it does not have has none."""
-    if axis is None or shape is None:
-        return None
-    length = shape[axis] if axis < len(shape) else 0
-    return length if isinstance(length, int) else None
-
-
-def _prescribed(entry: Fixed, schemes: Mapping[str, Scheme]) -> _Stated:
-    return _Stated(schemes[entry.slot], (to_float32(entry.scale),), (entry.offset,))
-
-
 def _run(
-    structure: Structure,
+    model: ImportedModel,
     constraints: Constraints,
-    stated: Mapping[str, _Stated],
+    stated: Mapping[str, Stated],
     statistics: _Statistics | None,
     settings: RunSettings,
     file: str,
 ) -> tuple[RunData, list[str]]:
     """Solve what the file leaves open, and price all."""
     schemes = {slot: plan.scheme for slot, plan in constraints.slots.items() if plan.scheme is not None}
-    known_here = {**{entry.slot: _prescribed(entry, schemes) for entry in constraints.fixed}, **stated}
+    known_here = {**{entry.slot: prescribed(entry, schemes) for entry in constraints.fixed}, **stated}
     parameters = {slot: known_here.get(slot, scheme) for slot, scheme in schemes.items()}
     grouping = group_equals(constraints, parameters)
     given: dict[str, GroupParameters] = {}
@@ -301,15 +172,16 @@ def _run(
             given |= {} if found is None else {group.id: found}
     known = statistics or NO_STATISTICS
     reference = replace(settings, observer=None if statistics is None else REFERENCE, observer_parameters={})
+    channels = {} if statistics is None else _constant_channels(model, constraints)
     data = solve(
-        structure,
+        model.structure,
         constraints,
         grouping,
         known.tensors,
         (),
         (),
         reference,
-        channels=channels_for(constraints.slots.values(), known.activations),
+        channels={**channels_for(constraints.slots.values(), known.activations), **channels},
         given=MappingProxyType(given),
     )
     with_scale = {one.tensor for one in data.tqcs if one.scale is not None}
@@ -319,6 +191,18 @@ def _run(
     ]
     records = tuple(replace(one, reason=None) if _is_derived(one) else one for one in data.tqcs)
     return replace(data, settings=settings, tqcs=records), notes
+
+
+def _constant_channels(
+    model: ImportedModel, constraints: Constraints
+) -> dict[tuple[str, int], tuple[TensorStatistics, ...]]:
+    """Statistics of the channels of constants that a file quantizes per channel, as a bias that an Add has."""
+    found: dict[tuple[str, int], tuple[TensorStatistics, ...]] = {}
+    for plan in constraints.slots.values():
+        if plan.role == "constant" and plan.scheme is not None and plan.scheme.axis is not None:
+            values = np.moveaxis(model.constant(plan.tensor), plan.scheme.axis, 0)
+            found[plan.tensor, plan.scheme.axis] = tuple(map(constant_statistics, values))
+    return found
 
 
 def _left_open(

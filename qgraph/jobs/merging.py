@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from qgraph.calib.codec import decode, encode
-from qgraph.calib.data import digest_of
-from qgraph.calib.shards import parse_shard
+from qgraph.calib.data.samples import digest_of
+from qgraph.calib.data.shards import parse_shard
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.calib.statistics import merge as merge_statistics
 from qgraph.errors import UsageError

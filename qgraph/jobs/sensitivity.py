@@ -11,10 +11,10 @@ from qgraph.analysis.sensitivity import PARTS, Kind, Noise, Own, Part, Probe, Su
 from qgraph.analysis.sensitivity_model import Exported
 from qgraph.analysis.sessions import Sample
 from qgraph.calib import plan as planning
-from qgraph.calib.batches import batches, joined
 from qgraph.calib.codec import decode
-from qgraph.calib.data import open_data
-from qgraph.calib.images import ImageOptions
+from qgraph.calib.data.batches import batches, joined
+from qgraph.calib.data.images import ImageOptions
+from qgraph.calib.data.source import open_data
 from qgraph.errors import DataError
 from qgraph.formats.encoding import Encoding
 from qgraph.jobs.calibrating import Ticker

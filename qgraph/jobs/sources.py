@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qgraph import arguments
 from qgraph.calib.collect import Runner
-from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.plan import CollectionPlan
-from qgraph.errors import StoreError, UsageError
+from qgraph.calib.runners.onnx_runner import OnnxRunner
+from qgraph.errors import ExportError, StoreError, UsageError
+from qgraph.formats.whole_file import whole_file
 from qgraph.ir.onnx_import import ImportedModel, load_model
 from qgraph.store.database import Database, sqlite_file
 
@@ -75,7 +76,7 @@ def torch_source(
     """
     # The runner is made in a thread, while a DataLoader may fork its workers: a module that is half imported at that
     # moment would stay locked in them. So it is imported here.
-    import qgraph.calib.torch_runner  # noqa: F401
+    import qgraph.calib.runners.torch_runner  # noqa: F401
     from qgraph.ir.torch_import import import_torch  # loads torch
 
     with TemporaryDirectory(prefix="qgraph-") as folder:
@@ -123,6 +124,30 @@ def source_of(
     yield arguments.path("model", model)
 
 
+def example_for(model: Any, data: object, collate: Callable[[Any], object] | None, input_shapes: object) -> object:
+    """What a module is exported with where no shapes are given: the first item of data that can be read again.
+
+    Returns:
+        The item as the module is called with it, one row of arrays that hold all samples; None for other models, for
+        files and one-shot iterators, and for data without an item.
+    """
+    torch = sys.modules.get("torch")
+    if input_shapes is not None or torch is None or not isinstance(model, torch.nn.Module):
+        return None
+    if hasattr(data, "__array__"):
+        return _first_row(data)
+    if isinstance(data, Mapping):
+        return {name: _first_row(rows) for name, rows in data.items()}
+    if isinstance(data, str | os.PathLike) or not isinstance(data, Iterable) or iter(data) is data:
+        return None
+    item = next(iter(data), None)
+    return item if item is None or collate is None else collate(item)
+
+
+def _first_row(rows: Any) -> object:
+    return rows[:1] if getattr(rows, "ndim", 0) else rows
+
+
 def imported(source: Source) -> ImportedModel:
     """The model of a source."""
     return load_model(source) if isinstance(source, Path) else source.model.imported
@@ -153,7 +178,7 @@ def runner_for(
         return OnnxRunner(model.proto, plan.exposed, folder=model.folder, device=device, libraries=libraries)
     if libraries:
         raise UsageError("torch runs a module, with ops of its own", "op_library", "leave it out, or give an ONNX file")
-    from qgraph.calib.torch_runner import TorchRunner  # loads torch
+    from qgraph.calib.runners.torch_runner import TorchRunner  # loads torch
 
     return TorchRunner(source.model, plan.exposed, device=device)
 
@@ -170,13 +195,15 @@ def kept(source: Source, model: ImportedModel, database: Database) -> ImportedMo
     place = source.onnx_file or _beside(database, source.model)
     if place == model.path:
         return model
+    what, cure = "the exported model cannot be kept", "name another place with onnx_file= (onnx_export_file=)"
     try:
         place.parent.mkdir(exist_ok=True)
-        for file in model.external_files:
-            _copy(file, place.parent / file.name)
-        _copy(model.path, place)
+        for file, copy in (*((one, place.parent / one.name) for one in model.external_files), (model.path, place)):
+            with whole_file(copy, "the exported model") as whole:
+                shutil.copyfile(file, whole)
+    except ExportError as error:
+        raise StoreError(what, error.which, cure) from error
     except OSError as error:
-        what, cure = "the exported model cannot be kept", "name another place with onnx_file= (onnx_export_file=)"
         raise StoreError(what, f"{place} ({error.strerror})", cure) from error
     return source.model.moved(place).imported
 
@@ -194,18 +221,3 @@ def _beside(database: Database, model: TorchModel) -> Path:
     folder = file.resolve().parent
     # A file with weights beside it has a folder of its own: their name is written in it.
     return folder / name / imported.path.name if imported.external_files else folder / f"{name}.onnx"
-
-
-def _copy(file: Path, place: Path) -> None:
-    """Copy a file so that it is never seen half written."""
-    with NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}.", delete=False) as target:
-        try:
-            with file.open("rb") as source:
-                shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        except BaseException:
-            Path(target.name).unlink(missing_ok=True)
-            raise
-    Path(target.name).chmod(0o644)
-    Path(target.name).replace(place)

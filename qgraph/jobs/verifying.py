@@ -17,9 +17,10 @@ from qgraph.analysis.verify import Verification
 from qgraph.analysis.verify import verify as compare
 from qgraph.analysis.verify_labels import LabelOf, read_labels, refuse_left_over
 from qgraph.analysis.verify_layers import DIVERGES_DB, Layers, verify_layers
-from qgraph.calib.batches import batches, joined
-from qgraph.calib.data import DataSource, Sample, open_data
-from qgraph.calib.images import ImageOptions
+from qgraph.calib.data.batches import batches, joined
+from qgraph.calib.data.images import ImageOptions
+from qgraph.calib.data.samples import Sample
+from qgraph.calib.data.source import DataSource, open_data
 from qgraph.errors import ExportError, ModelError
 from qgraph.formats.qdq import to_qdq
 from qgraph.ir.elements import Structure, Tensor

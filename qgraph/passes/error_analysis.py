@@ -18,8 +18,8 @@ from onnx import ModelProto
 
 from qgraph.analysis.sessions import InMemory, Sample
 from qgraph.analysis.verify import OutputAgreement, verify
-from qgraph.calib.batches import batches, joined, samples_per_step
-from qgraph.calib.data import open_data
+from qgraph.calib.data.batches import batches, joined, samples_per_step
+from qgraph.calib.data.source import open_data
 from qgraph.errors import NotFoundError, UsageError
 from qgraph.formats.qdq import to_qdq
 from qgraph.ir.slots import parts

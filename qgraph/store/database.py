@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,26 @@ def connect(location: str | Path, *, create: bool, foreign_keys: bool = True) ->
 def sqlite_file(database: Database) -> Path | None:
     """The file of an SQLite database; None for a database server."""
     return Path(database.name) if database.engine.dialect.name == "sqlite" else None
+
+
+def watched_file(database: Database) -> Callable[[], bool]:
+    """A function that tells whether the file is still where it is now; always true for a database server.
+
+    An open file that somebody removes lives on without a name: what is written to it is lost with the process.
+    """
+    file = sqlite_file(database)
+    if file is None:
+        return lambda: True
+    path = file.absolute()
+    opened = path.stat()
+
+    def is_the_same() -> bool:
+        try:
+            return os.path.samestat(path.stat(), opened)
+        except OSError:
+            return False
+
+    return is_the_same
 
 
 def _look_at_file(path: Path, *, create: bool) -> None:

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from qgraph.calib.evidence import BiasMagnitude, WeightSolution
 from qgraph.store.blobs import checked, digest
 from qgraph.store.bulk import insert_rows
+from qgraph.store.columns import MOST_BITS
 from qgraph.store.encoding import decode, encode
 from qgraph.store.references import model_row
-from qgraph.store.tables import MOST_BITS, bias_magnitudes, constant_statistics, models, weight_solutions
+from qgraph.store.tables import bias_magnitudes, constant_statistics, models, weight_solutions
 from qgraph.tqc import Scheme
 
 SCHEME_FIELDS = tuple(field.name for field in fields(Scheme))

@@ -25,7 +25,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qgraph.store.tables import Real
+from qgraph.store.columns import Real
 
 _REALS = frozenset(
     {"scale", "noise_db", "own_noise_db", "price_db", "scale_a", "scale_b", "noise_db_a", "noise_db_b", "damage_db"}

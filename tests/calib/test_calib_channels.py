@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qgraph.calib.channel_kernels import ChannelAccumulator
 from qgraph.calib.channels import (
     channels_of,
     magnitudes,
@@ -20,12 +19,13 @@ from qgraph.calib.channels import (
     repeated_channels,
     same_channels,
 )
+from qgraph.calib.cpu.accumulator import Accumulator
+from qgraph.calib.cpu.channel_accumulator import ChannelAccumulator
+from qgraph.calib.cpu.row_kernels import RowAccumulator
 from qgraph.calib.exact_sums import value
 from qgraph.calib.grid import bin_of
-from qgraph.calib.kernels import Accumulator
 from qgraph.calib.observers.density import points_and_pieces
 from qgraph.calib.provenance import UNKNOWN, Provenance, joined
-from qgraph.calib.row_kernels import RowAccumulator
 from qgraph.calib.rows import gap_edges, merge_rows, no_rows, row_view, rows_of, same_rows, second_edges
 from qgraph.calib.spread import channel_statistics
 from qgraph.calib.statistics import merge, same_statistics, statistics_of

@@ -13,9 +13,9 @@ from small_models import build, inputs_of
 
 from qgraph.calib.clipping import clipped, clips_whole_bins
 from qgraph.calib.collect import collect, unchanged
-from qgraph.calib.data import open_data
-from qgraph.calib.onnx_runner import OnnxRunner
+from qgraph.calib.data.source import open_data
 from qgraph.calib.plan import complete, plan_collection
+from qgraph.calib.runners.onnx_runner import OnnxRunner
 from qgraph.calib.statistics import same_statistics, statistics_of
 
 BOUNDS = [(0.0, 6.0), (-1.0, 1.0), (0.0, math.inf), (-math.inf, 0.0), (-0.5, 2.0), (-math.inf, math.inf), (-6.0, 0.0)]

@@ -13,7 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from qgraph.calib.data import DataSource, Sample, open_data
+from qgraph.calib.data.samples import Sample
+from qgraph.calib.data.source import DataSource, open_data
 from qgraph.errors import DataError
 from qgraph.ir.elements import Tensor
 
@@ -165,7 +166,7 @@ def test_a_full_disk_while_spooling_is_one_line(tmp_path: Path, monkeypatch: pyt
     def full(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qgraph.calib.spool.npy.write_array", full)
+    monkeypatch.setattr("qgraph.calib.data.spool.npy.write_array", full)
     with pytest.raises(DataError, match=r"cannot be spooled.*No space left"):
         source.census()
     source.close()
@@ -279,6 +280,8 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path: Path, make: Any, line
         (VALUES.astype(np.uint8), "uint8, the model takes float32; preprocess"),
         (VALUES * np.nan, "NaN or Inf: item 0, input x"),
         (VALUES.astype(np.float64) * 1e300, "NaN or Inf"),
+        (np.where(VALUES > 0, 0, -np.inf), "NaN or Inf: item 0, input x; let the model take a mask of booleans"),
+        ({"x": {"a": VALUES}}, "unknown input: item 0, x_a; the model's inputs are x"),
         ((VALUES, np.zeros(6)), "2 arrays for 1 inputs"),
         ({"y": VALUES}, "unknown input: item 0, y"),
         ({}, "no data for an input"),

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from triton_place import PLACE
 
-from qgraph.calib.device_histograms import BLOCK, CHUNK, DeviceAccumulator, DeviceHistograms
+from qgraph.calib.gpu.histograms import BLOCK, CHUNK, DeviceHistograms
 from qgraph.calib.provenance import Provenance
 from qgraph.calib.statistics import TensorStatistics, empty_statistics, merge, same_statistics, statistics_of
 
 
 def counted(*arrays: NDArray[np.generic] | torch.Tensor, atoms: tuple[float, ...] = ATOMS) -> TensorStatistics:
-    accumulator = DeviceAccumulator(atoms, device=str(PLACE))
+    histograms = DeviceHistograms({"x": empty_statistics(atoms)}, PLACE)
     for array in arrays:
-        accumulator.add(array)
-    return accumulator.snapshot()
+        histograms.add({"x": array}, (None,))
+    return histograms.snapshot()["x"]
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
@@ -62,12 +62,12 @@ def test_any_layout_can_be_added() -> None:
         assert same_statistics(counted(view), statistics_of(view.cpu().numpy(), ATOMS))
 
 
-def test_an_accumulator_goes_on_from_statistics_and_a_snapshot_does_not_change() -> None:
+def test_counting_goes_on_from_statistics_and_a_snapshot_does_not_change() -> None:
     start = statistics_of([1.0, 6.0], ATOMS)
-    accumulator = DeviceAccumulator(start=start, device=str(PLACE))
-    accumulator.add(np.array([7.0, 0.0], np.float32))
-    snapshot = accumulator.snapshot()
-    accumulator.add(np.ones(4, np.float32))
+    histograms = DeviceHistograms({"x": start}, PLACE)
+    histograms.add({"x": np.array([7.0, 0.0], np.float32)}, (None,))
+    snapshot = histograms.snapshot()["x"]
+    histograms.add({"x": np.ones(4, np.float32)}, (None,))
     assert same_statistics(snapshot, merge(start, statistics_of([7.0, 0.0], ATOMS)))
 
 
@@ -85,6 +85,6 @@ def test_who_holds_the_extremes_is_known_per_sample_of_a_batch() -> None:
 
 
 def test_a_full_log_is_read_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qgraph.calib.device_histograms.LOGGED_BYTES", 1)
+    monkeypatch.setattr("qgraph.calib.gpu.histograms.LOGGED_BYTES", 1)
     values = np.arange(10, dtype=np.float32)
     assert same_statistics(counted(values, -values), merge(statistics_of(values, ATOMS), statistics_of(-values, ATOMS)))

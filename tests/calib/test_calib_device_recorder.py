@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from triton_place import PLACE
 
 from qgraph.calib.collect import collect, no_progress, unchanged
-from qgraph.calib.data import open_data
-from qgraph.calib.device_channels import DeviceChannels
-from qgraph.calib.device_recorder import DeviceRecorder, recording_on
-from qgraph.calib.onnx_runner import OnnxRunner
+from qgraph.calib.cpu.recorder import SourceRecorder
+from qgraph.calib.data.source import open_data
+from qgraph.calib.gpu.channels import DeviceChannels
+from qgraph.calib.gpu.recorder import DeviceRecorder, recording_on
 from qgraph.calib.parts import ChannelPlan, Parts
 from qgraph.calib.plan import CollectionPlan, plan_collection
-from qgraph.calib.recorder import SourceRecorder
+from qgraph.calib.runners.onnx_runner import OnnxRunner
 from qgraph.calib.statistics import TensorStatistics, same_statistics
 from qgraph.ir.onnx_import import load_model
 
@@ -94,7 +94,7 @@ def test_sums_keep_the_order_of_the_cpu(odd: list[int], *, channels_last: bool) 
 
 
 def test_channels_go_on_when_their_counters_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qgraph.calib.device_channels.LARGEST_COUNT", 5)
+    monkeypatch.setattr("qgraph.calib.gpu.channels.LARGEST_COUNT", 5)
     device, cpu = on_device(PLAN), on_cpu(PLAN)
     resets = []
     reset = DeviceChannels._reset
@@ -114,7 +114,7 @@ def test_channels_go_on_when_their_counters_are_full(monkeypatch: pytest.MonkeyP
 
 
 def test_rows_are_counted_when_the_buffer_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qgraph.calib.device_rows.BUFFERED_ROWS", 3)
+    monkeypatch.setattr("qgraph.calib.gpu.rows.BUFFERED_ROWS", 3)
     device, cpu = on_device(PLAN), on_cpu(PLAN)
     values = {"x": np.eye(3, dtype=np.float32)[None], "y": np.ones(2, np.float32)}
     for _ in range(2):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qgraph.calib.folder import list_folder
+from qgraph.calib.data.folder import list_folder
 from qgraph.errors import DataError
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from small_models import inputs_of, small_cnn
 
 from qgraph.calib.collect import THREADS, collect, unchanged
-from qgraph.calib.data import open_data
+from qgraph.calib.data.source import open_data
 from qgraph.calib.forecast import Forecast, forecast
-from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.plan import plan_collection
+from qgraph.calib.runners.onnx_runner import OnnxRunner
 from qgraph.errors import DataError
 
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from qgraph.calib.data import DataSource, open_data
-from qgraph.calib.images import ImageOptions, load_image, preparation_for
+from qgraph.calib.data.images import ImageOptions, load_image, preparation_for
+from qgraph.calib.data.source import DataSource, open_data
 from qgraph.errors import DataError, QgraphError, UsageError
 from qgraph.ir.elements import Tensor
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import qgraph
-from qgraph.calib.compiling import cpu_features
-from qgraph.calib.kernels import BLOCK, Accumulator
+from qgraph.calib.cpu.accumulator import Accumulator
+from qgraph.calib.cpu.compiling import cpu_features
+from qgraph.calib.cpu.kernels import BLOCK
 from qgraph.calib.statistics import empty_statistics, merge, same_statistics, statistics_of
 
 
@@ -100,15 +101,17 @@ def test_cpu_features_are_one_line_and_stable() -> None:
 def test_the_kernel_compiles_where_nothing_can_be_written(tmp_path: Path) -> None:
     """numba raises while decorating if neither its own cache folder nor the module's can be written."""
     package = tmp_path / "qgraph"
-    statistics = ("__init__", "compiling", "grid", "statistics", "channels", "exact_sums", "own", "provenance", "rows")
-    for name in ("__init__.py", "errors.py", "objects.py", "tqc.py", *(f"calib/{module}.py" for module in statistics)):
+    statistics = ("__init__", "grid", "statistics", "channels", "exact_sums", "own", "provenance", "rows")
+    counting = ("__init__", "compiling", "kernels", "accumulator")
+    modules = [*(f"calib/{module}.py" for module in statistics), *(f"calib/cpu/{module}.py" for module in counting)]
+    for name in ("__init__.py", "errors.py", "objects.py", "tqc.py", *modules):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_bytes((Path(qgraph.__file__).parent / name).read_bytes())
-    source = Path(qgraph.__file__).parent / "calib" / "kernels.py"
-    (package / "calib" / "kernels.py").write_bytes(source.read_bytes())
-    (package / "calib" / "__pycache__").write_text("a file where a folder should be")
+    (package / "calib" / "cpu" / "__pycache__").write_text("a file where a folder should be")
     (tmp_path / "cache").write_text("another one")
-    code = "from qgraph.calib.kernels import Accumulator as A; a = A(); a.add([1.0]); print(a.snapshot().maximum)"
+    code = (
+        "from qgraph.calib.cpu.accumulator import Accumulator as A; a = A(); a.add([1.0]); print(a.snapshot().maximum)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "cache")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(

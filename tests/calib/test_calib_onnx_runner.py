@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from small_models import build, small_cnn
 
-from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.plan import plan_collection
+from qgraph.calib.runners.onnx_runner import OnnxRunner
 from qgraph.errors import DataError, ModelError
 
 X = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from qgraph.calib.op_libraries import content_digest, register, unregistered
+from qgraph.calib.runners.op_libraries import content_digest, register, unregistered
 from qgraph.errors import UsageError
 
 

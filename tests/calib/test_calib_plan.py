@@ -14,11 +14,11 @@ from photographs import photographs
 from small_models import build, inputs_of, small_cnn
 
 from qgraph.calib.collect import Progress, collect, unchanged
-from qgraph.calib.data import open_data
+from qgraph.calib.data.source import open_data
 from qgraph.calib.followers import Follower
-from qgraph.calib.onnx_runner import OnnxRunner
 from qgraph.calib.plan import CollectionPlan, capabilities, complete, plan_collection
 from qgraph.calib.provenance import UNKNOWN
+from qgraph.calib.runners.onnx_runner import OnnxRunner
 from qgraph.calib.statistics import TensorStatistics, same_statistics, statistics_of
 from qgraph.errors import StatisticsError
 from qgraph.ir.elements import Structure

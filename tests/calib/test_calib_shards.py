@@ -2,7 +2,7 @@
 
 import pytest
 
-from qgraph.calib.shards import parse_shard, part_of
+from qgraph.calib.data.shards import parse_shard, part_of
 from qgraph.errors import UsageError
 
 CENSUS = {f"{number:02x}": 1 + number % 2 for number in (9, 3, 200, 17, 4, 80, 51)}

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import qgraph
-from qgraph.calib.onnx_runner import OnnxRunner
+from qgraph.calib.cpu.recorder import on_host
 from qgraph.calib.plan import plan_collection
-from qgraph.calib.recorder import on_host
-from qgraph.calib.torch_ops import OPS
-from qgraph.calib.torch_runner import TorchRunner
+from qgraph.calib.runners.onnx_runner import OnnxRunner
+from qgraph.calib.runners.torch_ops import OPS
+from qgraph.calib.runners.torch_runner import TorchRunner
 from qgraph.errors import DataError, UsageError
 from qgraph.ir.torch_import import TorchModel, import_torch
 

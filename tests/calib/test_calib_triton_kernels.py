@@ -11,7 +11,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from qgraph.calib import triton_kernels as kernels
+from qgraph.calib.gpu import triton_kernels as kernels
 
 CONSTANTS = {"kind": "KIND", "binned": True, "atom_columns": 2, "block": 16, "width": 128}
 POINTERS = {"log": "*i32", "atoms": "*i32", "bins": "*i32", "keys": "*i32", "places": "i32"}

@@ -1,6 +1,6 @@
 """The scales of weights, computed on the whole weight at once: slow and large, but plain.
 
-What `qgraph.calib.weights` must give, bit for bit.
+What `qgraph.calib.weights.scales` must give, bit for bit.
 
 Every sum runs over blocks of `BLOCK` values in order, so that scales are the same for any number of threads::
 

@@ -70,7 +70,7 @@ def test_percentile_of_small_batches_is_not_a_mean_of_their_extremes() -> None:
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_counts_beyond_32_bits_do_not_overflow(name: str) -> None:
-    how, many = scheme(8), repeated(statistics_of(NORMAL), 3_000_000)
+    how, many = scheme(8), repeated(repeated(statistics_of(NORMAL), 3000), 1000)
     assert many.finite == 60_000_000_000
     scale, offset = solved(name, many, how)
     assert scale == pytest.approx(solved(name, statistics_of(NORMAL), how)[0], rel=0.3)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import real_model
 from development_models import MODELS
 from literal_mse import Values, brute_force, error, scheme
 from test_observers_kl import BINS, LEVELS, literal_divergence
@@ -31,7 +32,6 @@ FEW = 5000
 
 def activations(name: str, path: Path) -> dict[str, Values]:
     """Values of some activations of a model over two samples."""
-    MODELS[name].write(path)
     model = onnx.load(path)
     made = [output for node in model.graph.node if node.op_type != "Constant" for output in node.output[:1] if output]
     known = {value.name for value in model.graph.output}
@@ -51,13 +51,12 @@ def activations(name: str, path: Path) -> dict[str, Values]:
 
 
 @pytest.fixture(scope="module")
-def real_values(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Values]:
+def real_values(real: Path) -> Mapping[str, Values]:
     """Activations of all models, by model and tensor."""
-    folder = tmp_path_factory.mktemp("activations")
     return {
         f"{name} {tensor}": values
         for name in NAMES
-        for tensor, values in activations(name, folder / f"{name}.onnx").items()
+        for tensor, values in activations(name, real_model(real, name)).items()
     }
 
 

@@ -9,8 +9,8 @@ import torch
 from literal_weights import solve_weight as literally
 from numpy.typing import NDArray
 
-from qgraph.calib import weight_slabs
-from qgraph.calib.weights import bias_magnitude, solve_weight
+from qgraph.calib.weights import slabs as weight_slabs
+from qgraph.calib.weights.scales import bias_magnitude, solve_weight
 from qgraph.errors import ModelError, NotFoundError, UsageError
 from qgraph.tqc import Scheme, scale_and_offset
 

@@ -210,7 +210,9 @@ SHAPES: Mapping[str, Any] = {
     "groups": {
         "schema": int,
         "run": str,
-        "groups": [{"id": str, "tensors": [str], "slots": [str], **PARAMETERS, "price_db": NUMBER, **CHOICE}],
+        "groups": [
+            {"id": str, "tensors": [str], "as_read": [str], "slots": [str], **PARAMETERS, "price_db": NUMBER, **CHOICE}
+        ],
     },
     "share": {
         "schema": int,

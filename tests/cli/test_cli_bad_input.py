@@ -203,3 +203,19 @@ def test_what_an_error_suggests_names_the_database(cli: Cli, calibrated: Path, t
     calibrated.rename(tmp_path / "my own.db")
     refused(cli("share", "zzzzzz", "--db", "my own.db"), "see qgraph scales r1 --db 'my own.db'")
     refused(cli("show", "zzzzzz", "--db", "my own.db"), "see qgraph runs --db 'my own.db'")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("exprt", "latest"), "No such command 'exprt'. Did you mean 'export'?: qgraph; see qgraph --help"),
+        (("db", "rm"), "No such command 'rm': qgraph db; see qgraph db --help"),
+        (("export", "latest", "--foo"), "qgraph export; see qgraph export --help"),
+    ],
+)
+def test_a_command_that_there_is_not_is_sought_where_the_commands_are_listed(
+    cli: Cli, words: tuple[str, ...], line: str
+) -> None:
+    done = cli(*words)
+    assert done.code == 2
+    assert line in done.stderr

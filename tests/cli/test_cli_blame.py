@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import Cli
 from development_models import MODELS
+from onnx import TensorProto, helper, numpy_helper
 
 import qgraph
 from qgraph.cli.main import run as command
@@ -40,6 +42,38 @@ def test_blame_in_words_names_the_rule_and_the_op(cli: Cli, calibrated: Path) ->
     text = cli("blame", JOINED, "--run", "mse").stdout
     assert f"the required rule concat at {CONCAT} (Concat)" in text
     assert "by a requantize there" in text
+
+
+@pytest.fixture
+def detector(cli: Cli, tmp_path: Path) -> None:
+    """A calibrated detector's last ops: boxes in pixels and scores in 0..1 become one output."""
+    nodes = [
+        helper.make_node("Mul", ["boxes", "stride"], ["pixels"], "scale"),
+        helper.make_node("Sigmoid", ["logits"], ["scores"], "squash"),
+        helper.make_node("Concat", ["pixels", "scores"], ["found"], "join", axis=1),
+    ]
+    shapes = {"boxes": (1, 4, 64), "logits": (1, 2, 64)}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    outputs = [helper.make_tensor_value_info("found", TensorProto.FLOAT, (1, 6, 64))]
+    stride = numpy_helper.from_array(np.full((1, 1, 1), 32, np.float32), "stride")
+    graph = helper.make_graph(nodes, "detector", inputs, outputs, [stride])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "d.onnx")
+    rng = np.random.default_rng(0)
+    samples = {name: rng.random((4, *shape[1:]), np.float32) * 8 for name, shape in shapes.items()}
+    samples["logits"] -= 9
+    np.savez(tmp_path / "d.npz", allow_pickle=False, **samples)
+    assert cli("calibrate", "d.onnx", "--data", "d.npz", "--target", "tflite", "--name", "d").code == 0
+
+
+def test_a_tensor_that_only_readers_hold_in_a_group_is_blamed_and_listed(cli: Cli, detector: None) -> None:
+    (group, *_) = cli("groups", "d", "--by-cost", "--json").json["groups"]
+    assert (group["tensors"], group["as_read"]) == (["found", "pixels"], ["scores"])
+    assert "found, pixels, scores (as read)" in cli("groups", "d", "--by-cost", "--top", 1).stdout
+    (dearest, *others) = cli("blame", "found", "--run", "d", "--json").json["cuts"]
+    assert dearest["price_db"] == pytest.approx(group["price_db"])
+    assert dearest["price_db"] > 20
+    assert dearest["parts"][0] == ["scores"]
+    assert all(cut["price_db"] < 1 for cut in others)
 
 
 def test_blame_of_what_is_no_group(cli: Cli, calibrated: Path) -> None:

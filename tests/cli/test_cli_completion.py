@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
 def printed(program: Path, shell: str, **environment: str) -> str:
     """The script for a shell."""
     environment = {"PATH": "/usr/bin:/bin", "_QGRAPH_COMPLETE": f"source_{shell}"} | environment

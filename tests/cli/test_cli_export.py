@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import Cli
 from onnx import TensorProto, helper, numpy_helper
@@ -115,6 +116,33 @@ def test_integers_that_onnx_does_not_have_are_told_with_their_tensor(cli: Cli, t
     refused = cli("export", "wide", "-o", "out.onnx")
     assert refused.code == 2
     assert refused.stderr == "qgraph: QDQ ONNX cannot quantize a tensor like this: h in uint32; use at most 16 bits\n"
+
+
+def test_the_float_model_has_the_names_and_values_that_every_format_speaks_of(cli: Cli, tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 11]> g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+    <float[2,2,1,1] w = {1, 2, 3, 4},
+     float[2] scale = {2, 3}, float[2] shift = {1, 0}, float[2] mean = {0, 1}, float[2] var = {1, 4}>
+    { h = Conv (x, w)  y = BatchNormalization (h, scale, shift, mean, var) }
+    """
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    x = np.random.default_rng(0).normal(size=(4, 2, 4, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    assert cli("calibrate", "m.onnx", "--data", "data.npz", "--target", "qnn").code == 0
+    assert "valid ONNX" in cli("export", "latest", "--format", "float", "-o", "float.onnx").stdout
+    assert cli("export", "latest", "--format", "aimet-2.0.0", "-o", "encodings.json").code == 0
+    written = onnx.load(tmp_path / "float.onnx")
+    graph = written.graph
+    names = {one.name for one in (*graph.input, *graph.initializer)} | {
+        one for node in graph.node for one in node.output
+    }
+    assert {one["name"] for one in json.loads((tmp_path / "encodings.json").read_text())["encodings"]} <= names
+    assert [node.op_type for node in graph.node] == ["Conv"]
+    outputs = [
+        onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(None, {"x": x[:1]})[0]
+        for name in ("m.onnx", "float.onnx")
+    ]
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_name_that_another_run_has_is_refused_before_anything_runs(cli: Cli, tmp_path: Path, data: Path) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from test_cli_max_memory import statistics_of
 
 import qgraph
-from qgraph.calib.images import ImageOptions
+from qgraph.calib.data.images import ImageOptions
 from qgraph.errors import UsageError
 
 SAMPLES = np.random.default_rng(0).normal(size=(12, 1, 64)).astype(np.float32)

@@ -13,16 +13,16 @@ import onnxruntime
 import pytest
 from conftest import Cli
 
-MODELS = [("ppocr4_det", "ocr_photos"), ("mobilenet_v2", "imagenet_photos")]
+MODELS = [("ppocr4_det", "ocr_photos", 32), ("mobilenet_v2", "imagenet_photos", 8)]
 TARGETS = ["tflite", "onnxruntime"]
 OBSERVERS = ["minmax", "mse"]
 
 SAME_ON_TFLITE = {"Concat", "AveragePool", "GlobalAveragePool", "MaxPool", "Slice", "Reshape", "Resize", "Flatten"}
 
 
-@pytest.mark.parametrize(("model_name", "data_name"), MODELS)
+@pytest.mark.parametrize(("model_name", "data_name", "count"), MODELS)
 def test_one_pass_serves_every_target_and_observer_without_the_model(
-    cli: Cli, tmp_path: Path, request: pytest.FixtureRequest, model_name: str, data_name: str
+    cli: Cli, tmp_path: Path, request: pytest.FixtureRequest, model_name: str, data_name: str, count: int
 ) -> None:
     original: Path = request.getfixturevalue(model_name)
     data: Path = request.getfixturevalue(data_name)
@@ -33,9 +33,9 @@ def test_one_pass_serves_every_target_and_observer_without_the_model(
         "calibration": "c1",
         "run": None,
         "status": "complete",
-        "samples": 32,
+        "samples": count,
         "resumed_from": 0,
-        "inferences": 32,
+        "inferences": count,
     }
     hidden = model.rename(tmp_path / "elsewhere")
     runs = {

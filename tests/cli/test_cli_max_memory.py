@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,22 @@ def test_several_passes_count_the_same(
     assert statistics_of(tmp_path / "qgraph.db", done["calibration"]) == whole
     again = calibrate()
     assert (again["status"], again["calibration"]) == ("reused", done["calibration"])
+
+
+SETUP = """import re, sys, qgraph; from pathlib import Path; STATUS = Path('/proc/self/status')
+model, data = sys.argv[1:]; database = qgraph.open('q.db')"""
+FORETELL = "print(database.forecast(model, data)['memory_bytes']['peak'])"
+CALIBRATE = r"database.calibrate(model, data); print(1024 * int(re.search('VmHWM:\s+([0-9]+)', STATUS.read_text())[1]))"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_takes_the_memory_that_another_foretold(ppocr4_det: Path, photos: Path, tmp_path: Path) -> None:
+    def told_by(work: str) -> int:
+        code = f"{SETUP}; {work}"
+        command = [sys.executable, "-c", code, str(ppocr4_det), str(photos)]
+        return int(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout)
+
+    assert 0.95 < told_by(FORETELL) / told_by(CALIBRATE) < 1.2
 
 
 class StoppedError(Exception):

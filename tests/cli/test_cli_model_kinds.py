@@ -146,6 +146,7 @@ def test_half_precision_activations_stay_float_with_the_reason(cli: Cli, tmp_pat
     assert cli("analyze", "m.onnx", "--target", "tflite").code == 0
     done = cli("calibrate", "m.onnx", "--data", "d.npz", "--target", "tflite", "--observer", "mse", "--name", "r")
     assert done.code == 0, done.stderr
+    assert "nothing is quantized in r2: qgraph coverage tells why" in done.stderr
     shared = cli("share", "c", "--run", "r", "--json").json
     assert shared["state"] == "FP32"
     assert "float16" in shared["reason"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -294,8 +295,8 @@ def test_external_data_that_is_missing_or_short_is_refused(small: onnx.ModelProt
     assert "does not hold the 432 bytes" in refusal(path)
 
 
-def test_external_weights_of_gigabytes_are_not_loaded(load: Load, tmp_path: Path) -> None:
-    rows, columns = 530_000, 1024
+def test_large_external_weights_are_not_loaded(load: Load, tmp_path: Path) -> None:
+    rows, columns = 60_000, 1024
     model = build([node("Gather", ["huge", "i"], ["g"]), node("Add", ["g", "x"], ["y"])], {"x": [1]}, {"y": [1, 1024]})
     model.graph.initializer.append(helper.make_tensor("i", TensorProto.INT64, [1], [rows - 1]))
     huge = TensorProto(
@@ -305,11 +306,15 @@ def test_external_weights_of_gigabytes_are_not_loaded(load: Load, tmp_path: Path
     model.graph.initializer.append(huge)
     with (tmp_path / "huge.bin").open("wb") as file:
         file.truncate(rows * columns * 4)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    imported = load(model)
+    tracemalloc.start()
+    try:
+        imported = load(model)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     (tmp_path / "huge.bin").unlink()
     assert len(imported.serialized()) < 10_000
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 200 << 20
+    assert peak < rows * columns
     assert Graph(imported.structure).tensor("g").shape == (1, columns)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ def test_a_module_that_cannot_be_exported_names_reason_and_place(
         (Network(), {"input_shapes": [1, 3, 8, 8]}, "training mode"),
         (Network().eval(), {}, "needs an example"),
         (Network().eval(), {"input_shapes": "1x3"}, "not the shapes"),
+        (Network().eval(), {"example_inputs": (torch.zeros(1), 0, 0, 0)}, "does not take these inputs"),
         (Network().eval(), {"input_shapes": [1], "example_inputs": torch.zeros(1)}, "both are given"),
         (Network().eval(), {"input_shapes": [1, 3, 8, 8], "dynamic_shapes": "all"}, "unknown dynamic_shapes"),
     ],
@@ -148,3 +150,16 @@ def test_what_cannot_be_exported_is_refused_at_once(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         import_torch(module, tmp_path, **options)
+
+
+def test_threads_that_export_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    def imported(number: int) -> list[str]:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = import_torch(Network().eval(), folder, input_shapes=[1, 3, 8, 8])
+        return [op.name for op in found.imported.structure.ops]
+
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = pool.map(imported, range(3))
+    assert first
+    assert others == [first, first]

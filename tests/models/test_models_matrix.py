@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import FATES
+from conftest import FATES, real_model
 from development_models import MODELS
 
 import qgraph
@@ -32,11 +33,13 @@ KINDS = (*QUANTIZED, "left float", "missing")
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))
-def calibrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def calibrated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real: Path
+) -> tuple[str, Path]:
     """A folder with a model, its samples, and a database in which it is calibrated."""
     model = MODELS[request.param]
     folder = tmp_path_factory.mktemp(model.name)
-    model.write(folder / "model.onnx")
+    shutil.copyfile(real_model(real, model.name), folder / "model.onnx")
     np.savez(folder / "data.npz", allow_pickle=False, **model.samples(SAMPLES, 0))
     with qgraph.open(folder / "qgraph.db") as database:
         done = database.calibrate(folder / "model.onnx", folder / "data.npz")

@@ -14,7 +14,7 @@ import torch
 from seed_models import DATA, makes, quantized, reads, seed_model
 
 import qgraph
-from qgraph.calib.onnx_runner import OnnxRunner
+from qgraph.calib.runners.onnx_runner import OnnxRunner
 from qgraph.errors import QgraphError
 from qgraph.passes.graph import QuantizedGraph
 from qgraph.passes.torch_model import device_of
@@ -30,7 +30,7 @@ def graph() -> QuantizedGraph:
 def test_a_run_outlives_its_graph_in_a_temporary_database() -> None:
     run = quantized().run
     gc.collect()
-    assert Path(run._database.location).exists()
+    assert Path(run.database.location).exists()
     assert run.share("s")["state"] == "ACTIVATED"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from qgraph.calib.evidence import BiasMagnitude, WeightSolution
 from qgraph.calib.statistics import TensorStatistics, statistics_of
-from qgraph.calib.weights import bias_magnitude, solve_weight
+from qgraph.calib.weights.scales import bias_magnitude, solve_weight
 from qgraph.constraints.model import Constraints, Derived, Fixed, Group, Grouping, Origin, Requantize, SlotPlan
 from qgraph.errors import NotFoundError, StatisticsError
 from qgraph.ir.elements import Op, Structure

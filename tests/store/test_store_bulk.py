@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from qgraph.store.bulk import insert_rows
+from qgraph.store.columns import Real
 from qgraph.store.database import open_database
-from qgraph.store.tables import Real
 
 table = sa.Table(
     "many",

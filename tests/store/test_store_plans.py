@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from store_examples import small_run, small_structure
 
-from qgraph.store import calibrations, models, queries, runs
+from qgraph.store import calibrations, lookup, models, queries, runs
 from qgraph.store.calibrations import begin
 from qgraph.store.database import Database, open_database
 from qgraph.store.records import CalibrationIdentity
@@ -27,12 +27,12 @@ Question = Callable[[sa.Connection], object]
 POINTED: dict[str, Question] = {
     "share": lambda c: queries.share(c, "first", "side"),
     "tensor": lambda c: queries.tensor(c, "r1", "mid"),
-    "slot_of a tensor": lambda c: queries.slot_of(c, "r1", "mid"),
-    "slot_of a slot": lambda c: queries.slot_of(c, "r1", "join:in:0"),
-    "group_of": lambda c: queries.group_of(c, "r1", "join:in:0"),
-    "group_named": lambda c: queries.group_named(c, "r1", "g-shared"),
-    "edges_of_group": lambda c: queries.edges_of_group(c, "r1", "g-shared"),
-    "members_of_group": lambda c: queries.members_of_group(c, "r1", "g-shared"),
+    "slot_of a tensor": lambda c: lookup.slot_of(c, "r1", "mid"),
+    "slot_of a slot": lambda c: lookup.slot_of(c, "r1", "join:in:0"),
+    "group_of": lambda c: lookup.group_of(c, "r1", "join:in:0"),
+    "group_named": lambda c: lookup.group_named(c, "r1", "g-shared"),
+    "edges_of_group": lambda c: lookup.edges_of_group(c, "r1", "g-shared"),
+    "members_of_group": lambda c: lookup.members_of_group(c, "r1", "g-shared"),
     "resolve_run": lambda c: runs.resolve_run(c, "first"),
     "load_calibration": lambda c: calibrations.load_calibration(c, "c1"),
 }

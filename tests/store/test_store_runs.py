@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from store_examples import small_run, small_structure
 
 from qgraph.errors import NotFoundError, StatisticsError, StoreError, UsageError
-from qgraph.store import integrity, queries, tables
+from qgraph.store import integrity, lookup, queries, tables
 from qgraph.store.calibrations import begin
 from qgraph.store.database import Database, open_database
 from qgraph.store.models import load_model, save_model
@@ -191,10 +191,11 @@ def test_groups_are_all_there_by_id_or_the_dearest_first(database: Database) -> 
     assert [group["id"] for group in found] == ["g-image", "g-reader", "g-shared", "g-weight"]
     assert [group["id"] for group in dearest] == ["g-shared", "g-image", "g-reader", "g-weight"]
     assert dearest[0] == {
-        "id": "g-shared", "tensors": ["joined", "mid", "side"], "slots": MEMBERS,
+        "id": "g-shared", "tensors": ["joined", "mid", "side"], "as_read": [], "slots": MEMBERS,
         "scale": 0.25, "offset": 3, "price_db": 2.5, "observer": None, "observer_reason": None,
     }  # fmt: skip
     assert found[1]["tensors"] == []
+    assert found[1]["as_read"] == ["mid"]
     assert found[3]["scale"] == [0.5, 1.5]
 
 
@@ -228,14 +229,14 @@ def test_coverage_counts_states_and_names_what_is_left_out(database: Database) -
 
 def test_the_edges_of_a_group_and_those_that_could_have_been(database: Database) -> None:
     with database.reading() as connection:
-        assert queries.edges_of_group(connection, "r1", "g-shared") == small_run().grouping.joined
-        assert queries.edges_of_group(connection, "r1", "g-image") == ()
+        assert lookup.edges_of_group(connection, "r1", "g-shared") == small_run().grouping.joined
+        assert lookup.edges_of_group(connection, "r1", "g-image") == ()
         with pytest.raises(NotFoundError, match="did you mean g-shared"):
-            queries.edges_of_group(connection, "r1", "g-sharde")
-        assert queries.slot_of(connection, "r1", "mid") == "conv:out:0"
-        assert queries.slot_of(connection, "r1", "join:in:0") == "join:in:0"
-        assert queries.group_of(connection, "r1", "graph:out:mid") == "g-reader"
-        assert queries.group_of(connection, "r1", "conv:in:2") is None
+            lookup.edges_of_group(connection, "r1", "g-sharde")
+        assert lookup.slot_of(connection, "r1", "mid") == "conv:out:0"
+        assert lookup.slot_of(connection, "r1", "join:in:0") == "join:in:0"
+        assert lookup.group_of(connection, "r1", "graph:out:mid") == "g-reader"
+        assert lookup.group_of(connection, "r1", "conv:in:2") is None
 
 
 def test_the_views_answer_in_plain_sql(database: Database) -> None:

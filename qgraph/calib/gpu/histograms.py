@@ -1,4 +1,4 @@
-"""The growing histograms of many tensors on a device, bit-equal to those of `qgraph.calib.kernels` on the same values.
+"""The growing histograms of many tensors on a device, bit-equal to those of `qgraph.calib.cpu.kernels`.
 
 Counters stay on the device. What is not a counter (extremes with their multiplicities, what is not finite, atoms) is
 written by each program to a row of a log, so that no two programs have to agree on it, and nothing waits::
@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from qgraph.calib import triton_kernels as kernels
-from qgraph.calib.device_tables import Extent, addresses, columns_for, extent_of, placed, uploaded
+from qgraph.calib.gpu import triton_kernels as kernels
+from qgraph.calib.gpu.tables import Extent, addresses, columns_for, extent_of, placed, uploaded
 from qgraph.calib.grid import BIN_COUNT, bin_of, ordered, value_of
 from qgraph.calib.provenance import UNKNOWN, smallest
-from qgraph.calib.statistics import TensorStatistics, atoms_of, empty_statistics, merge
+from qgraph.calib.statistics import TensorStatistics, merge
 
 CHUNK: Final = 8192
 """Elements that one program counts."""
@@ -47,7 +47,7 @@ class _Launch:
         tensors: int64, per segment, which tensor it is; a segment is the programs of one sample of a tensor.
         samples: per segment, the index of the sample, or −1 where the tensor is of all.
         starts: first program of each segment.
-        work: see `qgraph.calib.triton_kernels.count_bins`.
+        work: see `qgraph.calib.gpu.triton_kernels.count_bins`.
     """
 
     kind: str
@@ -250,25 +250,3 @@ def _segments(rows: Integers, starts: Integers) -> Integers:
         reached = np.where(rows[:, at] == found[owner, at], rows[:, at + 1], 0)
         found[:, at + 1] = np.add.reduceat(reached, starts)
     return found
-
-
-class DeviceAccumulator:
-    """The growing statistics of one tensor on a device, as `qgraph.calib.kernels.Accumulator` has them on the CPU.
-
-    Args:
-        atoms: values whose exact multiplicity is wanted; those of `start` where it is given.
-    """
-
-    def __init__(
-        self, atoms: Sequence[float] = (), start: TensorStatistics | None = None, *, device: str = "cuda"
-    ) -> None:
-        begin = start if start is not None else empty_statistics(atoms_of(atoms))
-        self._histograms = DeviceHistograms({"": begin}, torch.device(device))
-
-    def add(self, values: ArrayLike | torch.Tensor, *, sample: str | None = None) -> None:
-        """Count the activation of one sample, of any shape. It is read and not kept."""
-        self._histograms.add({"": values}, (sample,))
-
-    def snapshot(self) -> TensorStatistics:
-        """The statistics so far, as a value that later `add` calls do not change."""
-        return self._histograms.snapshot()[""]

@@ -1,4 +1,4 @@
-"""Activations on a device as the counting kernels of `qgraph.calib.triton_kernels` want them, and tables for these."""
+"""Activations on a device as the kernels of `qgraph.calib.gpu.triton_kernels` want them, and tables for these."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from qgraph.calib.cpu.kernels import HIGHEST_FINITE, LOWEST_FINITE
 from qgraph.calib.grid import ordered
-from qgraph.calib.kernels import HIGHEST_FINITE, LOWEST_FINITE
 from qgraph.errors import StatisticsError
 
 KINDS: Final = MappingProxyType({torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"})

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.data import DataSource, Sample
+from qgraph.calib.data.samples import Sample
+from qgraph.calib.data.source import DataSource
 from qgraph.errors import DataError, UsageError
 
 
@@ -60,7 +61,8 @@ def check_full_batch(samples: int, source: DataSource) -> None:
     raise DataError(
         f"the model takes batches of {size} only",
         f"{source.name} has {samples} samples that can be joined",
-        f"{fitting}, a multiple of {size}, or export the model with a dynamic batch",
+        f"{fitting}, a multiple of {size}, or export the model with a dynamic batch "
+        '(dynamic_shapes="batch" for a module)',
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.compiling import compiled
+from qgraph.calib.cpu.compiling import compiled
 from qgraph.calib.rows import RowStatistics, joint_keys, row_view
 
 ORDERED, HAS_NAN, HAS_INFINITY = range(3)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.compiling import compiled
+from qgraph.calib.cpu.compiling import compiled
 from qgraph.calib.grid import ALL_BUT_SIGN
 
 ABREAST: Final = 4

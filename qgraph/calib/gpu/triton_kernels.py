@@ -1,4 +1,4 @@
-"""The counting kernels for GPUs: those of `qgraph.calib.kernels`, `channel_kernels` and `row_kernels` in Triton.
+"""The counting kernels for GPUs: those of `qgraph.calib.cpu.kernels`, `channel_kernels` and `row_kernels` in Triton.
 
 A network makes hundreds of small activations, and starting a kernel for each would cost more than counting. So one
 launch takes all activations of an inference: the addresses come in a table, and each program has a row of work::

@@ -21,8 +21,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from qgraph.calib import op_libraries
-from qgraph.calib.compiling import cpu_features
+from qgraph.calib.cpu.compiling import cpu_features
+from qgraph.calib.runners import op_libraries
 from qgraph.errors import DataError, ModelError, UsageError
 from qgraph.ir.onnx_tensors import external_folder_entry
 
@@ -51,7 +51,7 @@ class OnnxRunner:
         tensors: the activations to return; graph inputs among them are returned as they are fed.
         folder: where external data of the model lies.
         device: ``cpu``, or ``cuda`` with the package onnxruntime-gpu.
-        libraries: shared libraries with the model's custom ops; see `qgraph.calib.op_libraries`.
+        libraries: shared libraries with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
 
     Raises:
         ModelError: onnxruntime does not accept the model.
@@ -107,11 +107,7 @@ class OnnxRunner:
             values = self._values(inputs) if self._outputs else []
         except Exception as error:
             # onnxruntime raises classes of its own with no common base.
-            raise DataError(
-                "the model fails on this data",
-                f"shapes { ({name: list(array.shape) for name, array in inputs.items()}) } ({error})",
-                "check the shapes of the data against what the model can take",
-            ) from error
+            raise failure(inputs, error) from error
         results = dict(zip(self._outputs, values, strict=True))
         results.update({name: inputs[name] for name in self._echoed})
         return results
@@ -181,3 +177,12 @@ def _session(
             raise lacking from error
         cure = "check that the model runs in onnxruntime"
         raise ModelError("onnxruntime does not accept the model", str(error), cure) from error
+
+
+def failure(inputs: Mapping[str, NDArray[Any]], error: Exception) -> DataError:
+    """What is told of a model that fails on these inputs, by name."""
+    return DataError(
+        "the model fails on this data",
+        f"shapes { ({name: list(array.shape) for name, array in inputs.items()}) } ({error})",
+        "check the shapes of the data against what the model can take",
+    )

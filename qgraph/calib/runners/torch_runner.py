@@ -7,7 +7,7 @@ inside what torch runs as one op and ONNX writes as several, as attention. It is
               k ─┼─▶ attention                      k ───┘                              │
               v ─┘                                  v ──────────────────────────────────┘      a, b: computed
 
-with torch where `qgraph.calib.torch_ops` knows the ops, else with onnxruntime on the CPU. A tensor that has a
+with torch where `qgraph.calib.runners.torch_ops` knows the ops, else with onnxruntime on the CPU. A tensor that has a
 normalised op behind it (a Conv with its BatchNorm folded in) is that of the program's own ops.
 """
 
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
 
-from qgraph.calib.compiling import cpu_features
-from qgraph.calib.onnx_runner import OnnxRunner
-from qgraph.calib.torch_ops import OPS, TorchOp
+from qgraph.calib.cpu.compiling import cpu_features
+from qgraph.calib.runners.onnx_runner import OnnxRunner, failure
+from qgraph.calib.runners.torch_ops import OPS, TorchOp
 from qgraph.errors import DataError, UsageError
 from qgraph.ir.elements import Op, Structure
 from qgraph.ir.torch_import import TorchModel
@@ -115,11 +115,7 @@ class TorchRunner:
             raise
         except Exception as error:
             # Whatever an op of the program raises.
-            raise DataError(
-                "the model fails on this data",
-                f"shapes { ({name: list(array.shape) for name, array in inputs.items()}) } ({error})",
-                "check the shapes of the data against what the model can take",
-            ) from error
+            raise failure(inputs, error) from error
         return {name: _handed_out(values[name]) for name in self._tensors}
 
     def _values(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The growing channels of many tensors on a device, bit-equal to those of `qgraph.calib.channel_kernels`.
+"""The growing channels of many tensors on a device, bit-equal to those of `qgraph.calib.cpu.channel_kernels`.
 
 Each sample's part of a channel is summed on its own, in the same order as on the CPU; the parts are added as integers.
 Two launches take all tensors of an inference: the first looks at every sample of every channel, the second adds what
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qgraph.calib import triton_kernels as kernels
-from qgraph.calib.channel_kernels import ADDITIONS, counted_channels
 from qgraph.calib.channels import CHANNEL_BINS, FINE, ChannelStatistics, merge_channels, no_channels
-from qgraph.calib.device_tables import Extent, addresses, columns_for, extent_of, ordered_bounds, uploaded
+from qgraph.calib.cpu.channel_accumulator import ADDITIONS, counted_channels
+from qgraph.calib.cpu.kernels import HIGHEST_FINITE, LOWEST_FINITE
 from qgraph.calib.exact_sums import LIMBS
+from qgraph.calib.gpu import triton_kernels as kernels
+from qgraph.calib.gpu.tables import Extent, addresses, columns_for, extent_of, ordered_bounds, uploaded
 from qgraph.calib.grid import bin_of, ordered
-from qgraph.calib.kernels import HIGHEST_FINITE, LOWEST_FINITE
 
 TOGETHER: Final = 16
 """Channels that one program looks at."""
@@ -167,7 +167,7 @@ class DeviceChannels:
         return _Layout(tables, uploaded(np.array(merges, np.int64).reshape(-1, 5), self._device), place)
 
     def _work(self, index: int, extent: Extent, address: int, place: int) -> list[tuple[int, ...]]:
-        """The rows of work of one source; see `qgraph.calib.triton_kernels.CHANNEL_FIELDS`."""
+        """The rows of work of one source; see `qgraph.calib.gpu.triton_kernels.CHANNEL_FIELDS`."""
         low, high = self._bounds[index]
         return [
             (

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgraph.calib.statistics import as_float32
-from qgraph.calib.weight_kernels import LANES, error_sums, largest_magnitudes
+from qgraph.calib.weights.kernels import LANES, error_sums, largest_magnitudes
 
 BLOCK = 4096
 """Values that are summed in one run."""

@@ -1,4 +1,4 @@
-"""All that is recorded from one inference on a device: what `qgraph.calib.recorder` records on the CPU, bit for bit.
+"""All that is recorded from one inference on a device: what `qgraph.calib.cpu.recorder` records, bit for bit.
 
 Activations are read where they are. An inference takes a handful of launches, however many tensors it has, and
 the host waits for the device only to take a snapshot, and now and then to empty a full buffer.
@@ -15,10 +15,10 @@ import torch
 
 from qgraph.calib.channels import ChannelStatistics, no_channels
 from qgraph.calib.collect import Recording
-from qgraph.calib.device_channels import ChannelSource, DeviceChannels
-from qgraph.calib.device_histograms import DeviceHistograms
-from qgraph.calib.device_rows import DeviceRows, RowSource
-from qgraph.calib.device_tables import placed
+from qgraph.calib.gpu.channels import ChannelSource, DeviceChannels
+from qgraph.calib.gpu.histograms import DeviceHistograms
+from qgraph.calib.gpu.rows import DeviceRows, RowSource
+from qgraph.calib.gpu.tables import placed
 from qgraph.calib.plan import CollectionPlan
 from qgraph.calib.rows import RowStatistics, no_rows
 from qgraph.calib.statistics import TensorStatistics, empty_statistics
@@ -52,7 +52,7 @@ class DeviceRecorder:
 
         Args:
             values: an activation for each exposed tensor; what is not on the device yet is brought there.
-            samples: as for `qgraph.calib.recorder.SourceRecorder.add`.
+            samples: as for `qgraph.calib.cpu.recorder.SourceRecorder.add`.
         """
         with _current(self._device):
             tensors = {name: placed(values[name], self._device) for name in self._plan.exposed}

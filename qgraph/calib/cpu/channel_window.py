@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgraph.calib.channels import CHANNEL_BINS, CHANNEL_MANTISSA_BITS
-from qgraph.calib.compiling import compiled, prefetch
+from qgraph.calib.cpu.compiling import compiled, prefetch
+from qgraph.calib.cpu.kernels import GROUP, LANES, Place
 from qgraph.calib.grid import ALL_BUT_SIGN
-from qgraph.calib.kernels import GROUP, LANES, Place
 
 OCTAVE: Final = 1 << CHANNEL_MANTISSA_BITS
 DROPPED_BITS: Final = 23 - CHANNEL_MANTISSA_BITS

@@ -22,7 +22,7 @@ from qgraph.calib.observers.minmax import finish_scales
 from qgraph.calib.observers.mse import ladder, rounded_cost
 from qgraph.calib.observers.threads import one_thread
 from qgraph.calib.statistics import as_float32
-from qgraph.calib.weight_slabs import Floats, Slab, Weight, slabs, total
+from qgraph.calib.weights.slabs import Floats, Slab, Weight, slabs, total
 from qgraph.errors import ModelError, NotFoundError, UsageError
 from qgraph.tqc import FLOAT32_TINY, Scheme
 

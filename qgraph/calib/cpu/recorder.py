@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qgraph.calib.channel_kernels import ChannelAccumulator
 from qgraph.calib.channels import ChannelStatistics, no_channels
-from qgraph.calib.kernels import Accumulator
+from qgraph.calib.cpu.accumulator import Accumulator
+from qgraph.calib.cpu.channel_accumulator import ChannelAccumulator
+from qgraph.calib.cpu.row_kernels import RowAccumulator
 from qgraph.calib.parts import Parts
 from qgraph.calib.plan import CollectionPlan
-from qgraph.calib.row_kernels import RowAccumulator
 from qgraph.calib.rows import RowStatistics, no_rows
 from qgraph.calib.statistics import TensorStatistics, as_float32, empty_statistics
 
@@ -88,7 +88,7 @@ class SourceRecorder:
             values: an array, or a torch tensor on any device.
             samples: the content hashes of the samples that made it. Where there are several, the activation is cut
                 along axis 0 into theirs; one that has another number of rows there counts for the smallest hash.
-            scratch: see `qgraph.calib.kernels.empty_scratch`.
+            scratch: see `qgraph.calib.cpu.accumulator.empty_scratch`.
         """
         array = as_float32(on_host(values))
         cut = len(samples) > 1 and array.ndim > 0 and array.shape[0] == len(samples)

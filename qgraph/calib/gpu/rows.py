@@ -1,4 +1,4 @@
-"""The growing rows of many tensors on a device, bit-equal to those of `qgraph.calib.row_kernels`.
+"""The growing rows of many tensors on a device, bit-equal to those of `qgraph.calib.cpu.row_kernels`.
 
 The kernel makes one key of each row. Keys are kept and now and then counted all together, which sorts them.
 """
@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from qgraph.calib import triton_kernels as kernels
-from qgraph.calib.device_tables import Extent, addresses, extent_of, ordered_bounds, uploaded
+from qgraph.calib.gpu import triton_kernels as kernels
+from qgraph.calib.gpu.tables import Extent, addresses, extent_of, ordered_bounds, uploaded
 from qgraph.calib.rows import RowStatistics, merge_rows, no_rows
 
 TOGETHER: Final = 8
@@ -50,7 +50,7 @@ class _Layout:
     """The launches for activations of certain extents.
 
     Attributes:
-        takes: by type: which sources, and the work of `qgraph.calib.triton_kernels.pair_rows`.
+        takes: by type: which sources, and the work of `qgraph.calib.gpu.triton_kernels.pair_rows`.
         owners: int64, of each key, the index of its source in the upper bits.
     """
 
