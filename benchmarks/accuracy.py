@@ -51,9 +51,6 @@ MEASURED = (
 )
 """The models that are measured if none is named: some fifteen minutes on two cores."""
 
-LARGE = ("layout_cdla",)
-"""The models whose samples are so large that half as many are used."""
-
 PLAIN: Mapping[str, Any] = {"observer": "mse", "weights": "minmax"}
 """How a run is solved before `improve` gets it in the ablation."""
 
@@ -299,7 +296,7 @@ def main() -> None:
     """Print the table of the models that are asked for."""
     parser = argparse.ArgumentParser(description="Compare the accuracy of int8 models.")
     parser.add_argument("models", nargs="*", default=MEASURED, help=f"default: {', '.join(MEASURED)}")
-    parser.add_argument("--samples", type=int, help="to calibrate on; default: 64, of large samples 32")
+    parser.add_argument("--samples", type=int, default=64, help="to calibrate on; default: 64")
     parser.add_argument("--others", type=int, help="to compare on; default: half as many")
     parser.add_argument("--ablation", action="store_true", help="compare improve with and without each of its parts")
     parser.add_argument("--crossed", action="store_true", help="calibrate on each of some blocks of samples in turn")
@@ -313,9 +310,8 @@ def main() -> None:
     table = ABLATION if arguments.ablation else CROSSED if arguments.crossed else COMPARISON
     print("\n".join(header(table)))
     for name in arguments.models:
-        samples = arguments.samples or (32 if name in LARGE else 64)
         lines = []
-        for cells in table.rows_of(name, samples, arguments.others or samples // 2):
+        for cells in table.rows_of(name, arguments.samples, arguments.others or arguments.samples // 2):
             lines.append(row((name, *cells)))
             print(lines[-1], flush=True)
         if arguments.record:

@@ -65,6 +65,10 @@ def improve(
     broken: BrokenImages = Broken.SKIP,
     db: Db = DEFAULT_DATABASE,
     *,
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="Try as much where samples are large as where they are small: slower."),
+    ] = False,
     bgr: Bgr = False,
     json: Json = False,
 ) -> None:
@@ -83,6 +87,7 @@ def improve(
             without=without or (),
             steps=steps,
             images=images,
+            thorough=thorough,
             name=name,
             model=model,
             op_library=op_library,

@@ -83,7 +83,7 @@ def channel_means(
     Args:
         model: nodes in topological order; its ops have these names.
         samples: the inputs, by name; not changed.
-        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        libraries: with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
     """
     return _measured(model, ops, [dict(one) for one in samples], Runner(folder, libraries), None, 1.0)
 

@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
-from qgraph.calib.op_libraries import register, unregistered
+from qgraph.calib.runners.op_libraries import register, unregistered
 from qgraph.ir.onnx_tensors import external_folder_entry
 
 Values = MutableMapping[str, NDArray[Any]]
@@ -128,7 +128,7 @@ class Runner:
 
     Args:
         folder: where external data of the model lies.
-        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        libraries: with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
     """
 
     def __init__(self, folder: Path, libraries: Sequence[Path] = ()) -> None:
@@ -174,13 +174,27 @@ class Runner:
             raise
 
 
-def peak_bytes(
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What the tensors of one sample take, in bytes.
+
+    Attributes:
+        peak: the most at once, between two pieces.
+        made: all that pieces make for others, together.
+    """
+
+    peak: int
+    made: int
+
+
+def footprint(
     model: ModelProto, ends: Sequence[str], sample: Values, folder: Path, libraries: Sequence[Path] = ()
-) -> int:
-    """The most memory that the tensors of one sample take between two pieces."""
-    runner, values, peak = Runner(folder, libraries), dict(sample), 1
+) -> Footprint:
+    """What the tensors of one sample take while the model is run in pieces."""
+    runner, values, peak, made = Runner(folder, libraries), dict(sample), 1, 0
     for piece in cut(model, ends):
         runner.step(piece, [values])
         peak = max(peak, sum(array.nbytes for array in values.values()))
+        made += sum(values[name].nbytes for name in piece.outputs)
         runner.forget(piece, [values])
-    return peak
+    return Footprint(peak, made)

@@ -21,7 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from qgraph.calib.op_libraries import register
+from qgraph.calib.runners.op_libraries import register
 from qgraph.formats.encoding import Encoding, encoding_of
 from qgraph.formats.qdq import to_qdq
 from qgraph.improve.nearness import Outputs, noise_of

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +25,26 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from qgraph.analysis.sessions import InMemory, open_session, run_float, run_once
-from qgraph.calib.batches import batches, joined
 from qgraph.calib.channels import magnitudes
-from qgraph.calib.data import open_data
-from qgraph.calib.images import ImageOptions
+from qgraph.calib.data.batches import batches, joined
+from qgraph.calib.data.images import ImageOptions
+from qgraph.calib.data.source import open_data
 from qgraph.calib.plan import capabilities, plan_collection
 from qgraph.errors import UsageError
 from qgraph.formats.onnx_file import write_checked
 from qgraph.improve.bias import CHANNEL_AXIS
+from qgraph.improve.effort import FULL, effort_for, picked
 from qgraph.improve.equalize import equalize
 from qgraph.improve.fold import fold_factors
-from qgraph.improve.pieces import Values, peak_bytes
+from qgraph.improve.pieces import Values, footprint
 from qgraph.improve.settings import Parts
 from qgraph.improve.weighted import weighted_ops
 from qgraph.ir.onnx_import import ImportedModel, load_model
-from qgraph.jobs.calibrating import Report, Ticker, calibrate, load_statistics
+from qgraph.jobs.calibrating import CHECKPOINT_SECONDS, Report, Ticker, calibrate, load_statistics
 from qgraph.jobs.exporting import Opened, open_run, refuse_to_overwrite
 from qgraph.jobs.question import question_of, refuse_imported
 from qgraph.jobs.solving import answer
-from qgraph.jobs.trials import Candidate, Workplace, activations, chosen, corrected, picked
+from qgraph.jobs.trials import Calibrated, Candidate, Workplace, activations, chosen, finished
 from qgraph.store import calibrations, models, runs
 from qgraph.store.database import Database, open_database, sqlite_file
 from qgraph.store.encoding import Encodable
@@ -79,6 +81,7 @@ def improve(
     steps: int | None = None,
     images: ImageOptions | None = None,
     parts: Parts | None = None,
+    thorough: bool = False,
     name: str | None = None,
     libraries: Sequence[Path] = (),
     report: Report = lambda _: None,
@@ -88,13 +91,14 @@ def improve(
 
     Args:
         reference: the run.
-        data: samples to calibrate and to measure on; see `qgraph.calib.data.open_data`.
+        data: samples to calibrate and to measure on; see `qgraph.calib.data.source.open_data`.
         output: where the derived model goes; None for ``NAME.improved.onnx`` in the database's folder.
         model: where the float model is now, if it was moved.
         steps: samples to use; None for all.
         parts: which parts work; None for the defaults.
+        thorough: compare on as many samples as if they were small, see `qgraph.improve.effort`.
         name: of the new run.
-        libraries: with the model's custom ops; see `qgraph.calib.op_libraries`.
+        libraries: with the model's custom ops; see `qgraph.calib.runners.op_libraries`.
         report: called with each line that the user should know.
         tick: called with the samples that the derived model's calibration has counted, and the number of all.
 
@@ -107,13 +111,13 @@ def improve(
     refuse_imported(opened.run, opened.data.settings)
     place = output or _beside(database, opened.model)
     refuse_to_overwrite(place, opened, database)
-    candidate = Candidate(opened.model, opened.data, database, _calibration_of(database, opened))
+    candidate = Candidate(opened.model, database, _calibration_of(database, opened), opened.data)
     with tempfile.TemporaryDirectory(prefix="qgraph-") as folder, ExitStack() as closed:
         samples = _Samples(data, steps, images, opened.input_shapes, tuple(libraries))
-        work = _prepared(opened, samples, closed, report)
+        work = _prepared(opened, samples, closed, report, thorough=thorough)
         best = chosen(work, _restructured(work, samples, candidate, Path(folder), parts), parts)
         with work.timed("bias"):
-            proto = corrected(work, best.candidate, best.way, work.telling(len(work.feeds)))
+            proto = finished(work, best)
         metadata = {"qgraph.improved": opened.run, "qgraph.parts": " ".join(parts.on)}
         with work.timed("write"):
             write_checked(_named(proto, metadata), place, samples.trial_run, opened.model.folder)
@@ -122,7 +126,7 @@ def improve(
     # ground, as its biases make up for a rounding that it does not have in float.
     kept = activations(best.candidate.data)
     with work.timed("calibrate"):
-        calibrated = samples.calibrated(database, place, work, tick)
+        calibrated = samples.calibrated(database, place, work, tick=tick)
         with database.reading() as connection:
             record = calibrations.load_calibration(connection, calibrated)
         solved = answer(database, record, work.question, given=kept)
@@ -172,7 +176,15 @@ class _Samples:
         """Run a model once, in the shapes in which the original was fed."""
         run_once(path, shapes=self.shapes, libraries=self.libraries)
 
-    def calibrated(self, database: Database, path: Path, work: Workplace, tick: Ticker | None = None) -> str:
+    def calibrated(
+        self,
+        database: Database,
+        path: Path,
+        work: Workplace,
+        *,
+        checkpoint_every: float = CHECKPOINT_SECONDS,
+        tick: Ticker | None = None,
+    ) -> str:
         """Calibrate a changed model on the same data; returns the calibration's id."""
         done = calibrate(
             lambda: database,
@@ -182,12 +194,13 @@ class _Samples:
             images=self.images,
             question=work.question,
             libraries=self.libraries,
+            checkpoint_every=checkpoint_every,
             tick=tick,
         )
         return done.calibration
 
 
-def _prepared(opened: Opened, samples: _Samples, closed: ExitStack, report: Report) -> Workplace:
+def _prepared(opened: Opened, samples: _Samples, closed: ExitStack, report: Report, *, thorough: bool) -> Workplace:
     """Read the samples to measure on, as many as memory allows, and run the float model on them."""
     structure = opened.model.structure
     tensors = {tensor.name: tensor for tensor in structure.tensors}
@@ -199,10 +212,13 @@ def _prepared(opened: Opened, samples: _Samples, closed: ExitStack, report: Repo
     if not feeds:
         raise UsageError("no samples to improve on", str(samples.data), "give at least one")
     ends = [op.output for op in weighted_ops(opened.model.proto.graph)]
-    peak = peak_bytes(opened.model.proto, ends, feeds[0], opened.model.folder, samples.libraries)
-    taken = [feeds[index] for index in sorted(picked(len(feeds), max(1, MEMORY // peak)))]
+    size = footprint(opened.model.proto, ends, feeds[0], opened.model.folder, samples.libraries)
+    effort = FULL if thorough else effort_for(size.made)
+    taken = [feeds[index] for index in sorted(picked(len(feeds), max(1, MEMORY // size.peak)))]
     if len(taken) < len(feeds):
         report(f"what is tried is measured on {len(taken)} of {len(feeds)} samples, for memory")
+    if effort != FULL:
+        report(f"samples are large: less is tried, and outputs are compared on {effort.judged}; --thorough is slower")
     model = InMemory(opened.model.serialized(), opened.model.folder, opened.model.path.name)
     session = open_session(model, libraries=samples.libraries)
     names = [value.name for value in session.get_outputs()]
@@ -210,28 +226,29 @@ def _prepared(opened: Opened, samples: _Samples, closed: ExitStack, report: Repo
         list(run_float(session, names, feed, position).values()) for position, feed in enumerate(taken, start=1)
     ]
     question = question_of(opened.data.settings)
-    return Workplace(opened.model, question, taken, expected, samples.libraries, report, closed=closed)
+    return Workplace(opened.model, question, taken, expected, samples.libraries, report, effort, closed=closed)
 
 
 def _restructured(
     work: Workplace, samples: _Samples, candidate: Candidate, folder: Path, parts: Parts
-) -> list[Candidate]:
-    """The candidate folded, and that equalized, each calibrated and solved anew if that changed anything.
+) -> list[Calibrated]:
+    """The candidate folded, and that equalized, each calibrated anew if that changed anything.
 
     Folding is never worse. Equalizing may be: what the activations gain the weights may lose.
     """
-    found = [candidate]
+    found: list[Calibrated] = [candidate]
     if parts.fold:
         with work.timed("fold"):
             proto, swallowed = fold_factors(candidate.model.proto, candidate.model.folder)
             work.tell(f"fold: {sum(map(len, swallowed.values()))} ops into {len(swallowed)}")
-            found = [_solved(work, samples, proto, folder / "folded")] if swallowed else found
+            found = [_calibrated(work, samples, proto, folder / "folded")] if swallowed else found
     if parts.equalize:
         with work.timed("equalize"):
             before = found[-1].model
             proto, factors = equalize(before.proto, before.structure, _magnitudes(candidate), before.folder)
-            work.tell(f"equalize: {len(factors)} tensors can be")
-            found += [_solved(work, samples, proto, folder / "equalized")] if factors else []
+            is_tried = len(factors) > work.effort.equalized * len(weighted_ops(proto.graph))
+            work.tell(f"equalize: {len(factors)} tensors can be{'' if is_tried or not factors else ', too few to try'}")
+            found += [_calibrated(work, samples, proto, folder / "equalized")] if is_tried else []
     return found
 
 
@@ -246,15 +263,13 @@ def _magnitudes(candidate: Candidate) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _solved(work: Workplace, samples: _Samples, proto: ModelProto, stem: Path) -> Candidate:
-    """A changed model, written beside its own database, calibrated and solved."""
+def _calibrated(work: Workplace, samples: _Samples, proto: ModelProto, stem: Path) -> Calibrated:
+    """A changed model, written beside its own database, and calibrated."""
     path, location = stem.with_suffix(".onnx"), stem.with_suffix(".db")
     write_checked(proto, path, samples.trial_run, work.reference.folder)
     trial = work.closed.enter_context(closing(open_database(str(location), create=True)))
-    calibrated = samples.calibrated(trial, path, work)
-    with trial.reading() as connection:
-        record = calibrations.load_calibration(connection, calibrated)
-    return Candidate(load_model(path), answer(trial, record, work.question, with_noise=False), trial, calibrated)
+    # Nothing resumes a trial, so that a checkpoint would be for nothing.
+    return Calibrated(load_model(path), trial, samples.calibrated(trial, path, work, checkpoint_every=inf))
 
 
 def _named(proto: ModelProto, metadata: Mapping[str, str]) -> ModelProto:

@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from math import log10
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +33,7 @@ from qgraph.improve.bias import (
     channel_means,
     with_corrections,
 )
+from qgraph.improve.effort import Effort, picked
 from qgraph.improve.nearness import Outputs, Powers, powers_of, sure_gain_db
 from qgraph.improve.pieces import Values, side_by_side
 from qgraph.improve.ranges import better_ranges, costly_groups
@@ -52,17 +54,8 @@ SIGNAL = 0.999
 """What share of the signal at the outputs the samples hold that biases and ranges are measured on. A detector is silent
 on most pictures; what shifts there says nothing about the others."""
 
-MEASURED_SAMPLES = 16
-"""How many samples biases are measured on while something is tried; the mean over the places of an image needs few."""
-
-RANGED_SAMPLES = 8
-"""How many samples ranges are tried on, and what helps there on as many others: there are many to try."""
-
-JUDGED_SAMPLES = 64
-"""How many samples the outputs are compared on; by few of them the luckiest would be taken, and not the best."""
-
-COSTLY_GROUPS, MEASUREMENTS = 8, 90
-"""How many groups are given other ranges, and how often may be measured to find them."""
+MEASUREMENTS = 90
+"""How often may be measured to find the costly groups."""
 
 LEAST_GAIN_DB = 0.1
 """What a change must surely gain: of what is as good, that is taken which changes less."""
@@ -96,6 +89,7 @@ class Workplace:
         feeds: samples to measure on, by input.
         expected: the outputs of the run's own model, for each of them.
         libraries: with the model's custom ops.
+        effort: how much is measured.
         means: the means of what ops make in float, by model and samples: each is measured once.
         seconds: what each part took.
         done: a line for each part about what it did.
@@ -108,6 +102,7 @@ class Workplace:
     expected: Sequence[Outputs]
     libraries: Sequence[Path]
     report: Report
+    effort: Effort
     means: dict[tuple[Path, tuple[int, ...]], Means] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
@@ -139,27 +134,38 @@ class Workplace:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model with a solution, somewhere on the way.
+class Calibrated:
+    """A model, somewhere on the way.
 
     Attributes:
         database: holds its calibration.
     """
 
     model: ImportedModel
-    data: RunData
     database: Database
     calibration: str
+
+    def solved(self, question: Question, given: Mapping[str, GroupParameters] | None = None) -> Candidate:
+        """The model solved for a question, or with some parameters of groups."""
+        with self.database.reading() as connection:
+            record = calibrations.load_calibration(connection, self.calibration)
+        found = answer(self.database, record, question, given=given or {}, with_noise=False)
+        return Candidate(self.model, self.database, self.calibration, found)
+
+
+@dataclass(frozen=True)
+class Candidate(Calibrated):
+    """A model with a solution."""
+
+    data: RunData
 
     def quantized(self, model: ModelProto | None = None) -> ModelProto:
         """The QDQ model, of other weights and biases if some are given."""
         return to_qdq(model or self.model.proto, self.data, {}, self.model.folder)
 
-    def solved(self, question: Question, given: Mapping[str, GroupParameters] | None = None) -> Candidate:
-        """The same model, solved for another question, or with other parameters of groups."""
-        with self.database.reading() as connection:
-            record = calibrations.load_calibration(connection, self.calibration)
-        return replace(self, data=answer(self.database, record, question, given=given or {}, with_noise=False))
+
+Attempt = tuple[Calibrated, Question, Mapping[str, GroupParameters]]
+"""A model to be solved for a question, and the parameters of groups that are given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +174,14 @@ class Trial:
 
     Attributes:
         powers: of the outputs against those of the run's own float model, with integer kernels.
+        proto: the float model with its biases corrected, if they are not measured again at the end.
     """
 
     candidate: Candidate
     question: Question
     powers: Powers
     way: str = KEPT
+    proto: ModelProto | None = None
 
     @property
     def score_db(self) -> float:
@@ -191,48 +199,62 @@ def activations(run: RunData) -> dict[str, GroupParameters]:
     }
 
 
-def chosen(work: Workplace, candidates: Sequence[Candidate], parts: Parts) -> Trial:
+def chosen(work: Workplace, candidates: Sequence[Calibrated], parts: Parts) -> Trial:
     """Take of the candidates, the observers, the ranges and the corrections what is nearest to the float model.
 
-    What is there already stays unless something surely gains `LEAST_GAIN_DB`. The biases of the best are measured again
-    by the caller, on all samples.
+    What is there already stays unless something surely gains `LEAST_GAIN_DB`. The biases of the best are measured once
+    more by the caller, see `finished`.
     """
-    questions = [work.question, *(_questions(work.question) if parts.observer else ())]
-    with work.timed("observer"):
-        rivals = [[_trial(work, one, question) for question in questions] for one in candidates]
-    own = rivals[0][0]
-    if parts.weights:
-        with work.timed("weights"):
-            rivals = [[*some, _otherwise_weighted(work, _surest(some, own))] for some in rivals]
-    finalists = [_surest(one, own) for one in rivals]
+    starts, rivals = _explored(work, candidates, parts)
+    own = starts[0]
+    plain, ranged = [_surest(one, own) for one in rivals], list[Trial]()
     if parts.ranges:
         with work.timed("ranges"):
-            surest = _surest(finalists, own)
-            some = rivals[finalists.index(surest)]
-            finalists += [_ranged(work, start, some) for start in _starts(surest, some)]
+            surest = _surest(plain, own)
+            some = rivals[plain.index(surest)]
+            begun = _starts(surest, some) if work.effort.all_ways else [surest]
+            ranged = [_ranged(work, start, some) for start in begun]
+    compared = [*plain, *ranged]
+    finalists = compared if work.effort.all_ways else [_surest(compared, own)]
     if parts.bias:
         with work.timed("bias"):
             finalists = [_surest(_corrected_ways(work, one), own) for one in finalists]
+    if work.effort.all_ways:
+        compared = finalists
     best = _surest([own, *finalists], own)
     if len(candidates) > 1:
         is_kept = best.candidate.model is not candidates[0].model
-        scores = [one.score_db for one in finalists]
-        before = " before other ranges" if parts.ranges else ""
+        scores = [one.score_db for one in (compared if work.effort.all_ways else starts)]
+        before = ("" if not parts.ranges else " before other ranges") if work.effort.all_ways else " before all else"
         work.tell(f"equalize: {KEPT_OR_NOT[is_kept]}; {scores[1]:.2f} dB instead of {scores[0]:.2f} dB{before}")
     if parts.observer:
         work.tell(f"observer: {_words(best.question)}; the run has {_words(own.question)}")
     if parts.weights:
         weights = [settings_of(one.question).weights for one in (best, own)]
         work.tell(f"weights: {weights[0]}; the run has {weights[1]}")
-    if parts.ranges:
-        others, ranged = finalists[: len(candidates)], finalists[len(candidates) :]
-        scores = [max(one.score_db for one in some) for some in (ranged, others)]
-        is_kept = best in ranged
+    if ranged:
+        scores = [max(one.score_db for one in some) for some in (compared[len(plain) :], compared[: len(plain)])]
+        is_kept = any(best.candidate is one.candidate for one in ranged)
         work.tell(f"ranges: {scores[0]:.2f} dB instead of {scores[1]:.2f} dB, {KEPT_OR_NOT[is_kept]}")
     if parts.bias:
         work.tell(f"biases: {'as they were' if best.way == KEPT else f'corrected {best.way}'}")
     work.tell(f"SNR of the outputs: {best.score_db:.2f} dB instead of {own.score_db:.2f} dB")
     return best
+
+
+def _explored(work: Workplace, candidates: Sequence[Calibrated], parts: Parts) -> tuple[list[Trial], list[list[Trial]]]:
+    """The models as the run was solved; and of those that are followed, these and the trials of all else."""
+    questions = list(_questions(work.question)) if parts.observer else []
+    with work.timed("observer"):
+        starts = _trials(work, [(one, work.question, {}) for one in candidates])
+        followed = starts if work.effort.all_ways else [_surest(starts, starts[0])]
+        others = iter(_trials(work, [(one.candidate, question, {}) for one in followed for question in questions]))
+        rivals = [[one, *islice(others, len(questions))] for one in followed]
+    if parts.weights:
+        with work.timed("weights"):
+            weighted = _trials(work, [_otherwise_weighted(_surest(some, starts[0])) for some in rivals])
+            rivals = [[*some, one] for some, one in zip(rivals, weighted, strict=True)]
+    return starts, rivals
 
 
 def _surest(trials: Sequence[Trial], own: Trial) -> Trial:
@@ -249,11 +271,11 @@ def _questions(own: Question) -> Iterator[Question]:
             yield other
 
 
-def _otherwise_weighted(work: Workplace, best: Trial) -> Trial:
-    """A trial with scales of weights by another method."""
+def _otherwise_weighted(best: Trial) -> Attempt:
+    """A trial's model with scales of weights by another method."""
     own = settings_of(best.question).weights
     question = replace(best.question, weights=next(method for method in METHODS if method != own))
-    return _judged(work, best.candidate.solved(question, activations(best.candidate.data)), question)
+    return best.candidate, question, activations(best.candidate.data)
 
 
 def _words(question: Question) -> str:
@@ -261,18 +283,25 @@ def _words(question: Question) -> str:
     return f"{question.observer} ({given})" if given else str(question.observer)
 
 
-def _trial(work: Workplace, candidate: Candidate, question: Question) -> Trial:
-    """A candidate solved for a question, its biases as they are."""
-    solved = candidate if settings_of(question) == candidate.data.settings else candidate.solved(question)
-    return _judged(work, solved, question)
+def _trials(work: Workplace, attempts: Iterable[Attempt]) -> list[Trial]:
+    """Models solved for questions, their biases as they are, and how near their outputs are.
 
-
-def _judged(work: Workplace, solved: Candidate, question: Question) -> Trial:
-    """A candidate that was solved for a question, its biases as they are, and how near its outputs are."""
-    found = Trial(solved, question, _powers(work, solved.quantized()))
-    words = f"{_words(question)}, weights {settings_of(question).weights}"
-    work.report(f"{solved.model.path.stem}, {words}: {found.score_db:.2f} dB")
+    Side by side, as solving takes one core.
+    """
+    found = side_by_side(partial(_trial, work), attempts)
+    for one in found:
+        words = f"{_words(one.question)}, weights {settings_of(one.question).weights}"
+        work.report(f"{one.candidate.model.path.stem}, {words}: {one.score_db:.2f} dB")
     return found
+
+
+def _trial(work: Workplace, attempt: Attempt) -> Trial:
+    model, question, given = attempt
+    if isinstance(model, Candidate) and not given and settings_of(question) == model.data.settings:
+        candidate = model
+    else:
+        candidate = model.solved(question, given)
+    return Trial(candidate, question, _powers(work, candidate.quantized()))
 
 
 def _starts(surest: Trial, rivals: Sequence[Trial]) -> list[Trial]:
@@ -289,11 +318,12 @@ def _ranged(work: Workplace, start: Trial, rivals: Sequence[Trial]) -> Trial:
 
     The samples are dealt out: groups are found on some, and a range must be better on the others, too.
     """
-    run, samples = start.candidate.data, work.telling(2 * RANGED_SAMPLES)
+    run, samples = start.candidate.data, work.telling(work.effort.ranged)
     feeds, expected = [work.feeds[index] for index in samples], [work.expected[index] for index in samples]
     simulation = Simulation(start.candidate.model, run, feeds, expected, work.libraries)
-    parts = [part for part in (range(first, len(samples), 2) for first in (0, 1)) if part]
-    noises = [partial(simulation.noise, samples=part) for part in parts]
+    first = range(0, len(samples), work.effort.ranged // work.effort.searched)
+    others = [number for number in range(len(samples)) if number not in first]
+    noises = [partial(simulation.noise, samples=part) for part in (first, others) if part]
     parameters = {group: one for group, one in activations(run).items() if group in simulation.groups}
     proposals: dict[str, list[GroupParameters]] = {}
     for rival in rivals:
@@ -301,7 +331,7 @@ def _ranged(work: Workplace, start: Trial, rivals: Sequence[Trial]) -> Trial:
             proposals.setdefault(group, []).append(replace(one, reason=f"as {_words(rival.question)} has it"))
     known = [group for group in simulation.groups if group in parameters]  # a constant may lead a group
     free = [group for group in known if parameters[group].state == QuantizationState.ACTIVATED]
-    costly = costly_groups(free, parameters, noises[0], COSTLY_GROUPS, MEASUREMENTS)
+    costly = costly_groups(free, parameters, noises[0], work.effort.costly, MEASUREMENTS)
     changed = better_ranges(costly, parameters, proposals, noises)
     solved = start.candidate.solved(start.question, {**activations(run), **changed})
     work.report(f"other ranges for {len(changed)} of {len(parameters)} groups")
@@ -310,22 +340,30 @@ def _ranged(work: Workplace, start: Trial, rivals: Sequence[Trial]) -> Trial:
 
 def _corrected_ways(work: Workplace, best: Trial) -> list[Trial]:
     """A trial with its biases corrected in each of `WAYS`."""
-    samples = work.telling(MEASURED_SAMPLES)
+    samples = work.telling(work.effort.biased)
     trials = [best]
     for way in WAYS[1:]:
         proto = corrected(work, best.candidate, way, samples)
-        trials.append(replace(best, way=way, powers=_powers(work, best.candidate.quantized(proto))))
+        powers = _powers(work, best.candidate.quantized(proto))
+        trials.append(replace(best, way=way, powers=powers, proto=None if work.effort.all_ways else proto))
     work.report("biases, SNR in dB: " + ", ".join(f"{one.way} {one.score_db:.2f}" for one in trials))
     return trials
 
 
 def _powers(work: Workplace, quantized: ModelProto) -> Powers:
     """How near a model's outputs are."""
-    samples = sorted(picked(len(work.feeds), JUDGED_SAMPLES))
+    samples = sorted(picked(len(work.feeds), work.effort.judged))
     model = InMemory(quantized.SerializeToString(), work.reference.folder, work.reference.path.name)
     session = open_session(model, libraries=work.libraries, threads=1)
     found = side_by_side(lambda index: session.run(None, dict(work.feeds[index])), samples)
     return powers_of([work.expected[index] for index in samples], found)
+
+
+def finished(work: Workplace, best: Trial) -> ModelProto:
+    """The float model of the best trial, its biases measured on all samples with signal if that is not too much."""
+    if best.proto is not None:
+        return best.proto
+    return corrected(work, best.candidate, best.way, work.telling(len(work.feeds)))
 
 
 def corrected(work: Workplace, candidate: Candidate, way: str, samples: Sequence[int]) -> ModelProto:
@@ -361,16 +399,3 @@ def _input_means(candidate: Candidate) -> dict[str, NDArray[np.float64]]:
         for one in found.channels
         if name in ranks and one.axis % ranks[name] == CHANNEL_AXIS
     }
-
-
-def picked(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, at random, and the same at each call.
-
-    At random, as data may repeat its kinds at even distances.
-
-    >>> picked(3, 8), sorted(picked(100, 4))
-    ([0, 1, 2], [5, 20, 36, 82])
-    """
-    if count <= most:
-        return list(range(count))
-    return [int(one) for one in np.random.default_rng(0).permutation(count)[:most]]
