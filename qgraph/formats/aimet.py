@@ -37,7 +37,7 @@ def write_100(table: ScaleTable) -> Written:
     """Version 1.0.0: a list of objects with names."""
     sections: dict[str, list[Any]] = {name: [] for name in SECTIONS}
     for name, one in _without_biases(table):
-        kind = "PER_TENSOR" if one.axis is None else "PER_CHANNEL"
+        kind = "PER_TENSOR" if one.axis is None and len(one.scale) == 1 else "PER_CHANNEL"
         sections[_section(name, table)].append(
             {
                 "name": name,
@@ -191,6 +191,8 @@ def _read_100(one: Fields) -> TensorScale | None:
     kind = one.text("enc_type") if one.has("enc_type") else "PER_TENSOR"
     if kind not in ("PER_TENSOR", "PER_CHANNEL"):
         raise ModelError(f"scales per block ({kind})", one.place, "qgraph reads scales per tensor and per channel")
+    if one.has("zero_point_shift") and any(one.numbers("zero_point_shift")):
+        raise ModelError("a zero point between two integers", one.place, "use whole zero points")
     symmetric = one.flag("is_sym") if one.has("is_sym") else None
     offset = tuple(-point for point in one.integers("offset"))
     return TensorScale(one.integer("bw"), one.numbers("scale"), offset, symmetric=symmetric)

@@ -102,12 +102,12 @@ class Fields:
         return tuple(map(_as_float, values))
 
     def integers(self, name: str) -> tuple[int, ...]:
-        """One whole number, or a list of some."""
-        found = self._get(name, (int, list), "a whole number or a list of them")
+        """One whole number, or a list of some; ``-128.0`` is one, too."""
+        found = self._get(name, (int, float, list), "a whole number or a list of them")
         values = found if isinstance(found, list) else [found]
-        if not all(isinstance(one, int) and not isinstance(one, bool) for one in values):
+        if not all(isinstance(one, int | float) and not isinstance(one, bool) and one % 1 == 0 for one in values):
             raise ModelError(f"{name} is not a list of whole numbers", f"{self.place}: {ascii(found)[:60]}", REPAIR)
-        return tuple(values)
+        return tuple(map(int, values))
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts."""

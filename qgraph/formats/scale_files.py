@@ -60,7 +60,7 @@ FORMATS: Mapping[str, ScaleFormat] = MappingProxyType(
 """By name."""
 
 
-def format_named(name: str, others: tuple[str, ...] = ("qdq", "graphml")) -> ScaleFormat:
+def format_named(name: str, others: tuple[str, ...] = ("qdq", "float", "graphml")) -> ScaleFormat:
     """One of `FORMATS`.
 
     Args:

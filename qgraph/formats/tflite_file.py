@@ -25,6 +25,9 @@ IDENTIFIER = b"TFL3"
 SHARING = 4
 """How often each byte of a file may be named, on average. Tools share strings and empty tables, and little else."""
 
+BUILTIN_CODE = 10
+"""Where the table of an OperatorCode has the place of its field `builtin_code`."""
+
 TABLE_BYTES = 8
 """The least that a table takes in a file: its own offset and one that refers to it."""
 
@@ -188,8 +191,14 @@ class _Reader:
         return data
 
     def _code(self, table: Any) -> tuple[str, bool]:
-        """Type of an op, and whether it is a custom one. Old files have an 8-bit code, new ones both fields."""
-        code = max(table.BuiltinCode(), table.DeprecatedBuiltinCode())
+        """Type of an op, and whether it is a custom one.
+
+        Old files have an 8-bit code alone, new ones both fields, and what ai-edge-quantizer adds the new field alone:
+        for that, `OperatorCode.BuiltinCode` of the schema package returns the old one's default, which is ADD.
+        """
+        place = table._tab.Offset(BUILTIN_CODE)
+        new = struct.unpack_from("<i", self._content, place + table._tab.Pos)[0] if place else 0
+        code = max(new, table.DeprecatedBuiltinCode())
         if code == tflite.BuiltinOperator.CUSTOM:
             return self._text(table.CustomCode()) or "CUSTOM", True
         return tflite.BUILTIN_OPCODE2NAME.get(code, f"BUILTIN_{code}"), False

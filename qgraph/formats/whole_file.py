@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ def whole_file(path: Path, what: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as folder:
             file = Path(folder) / f"whole{path.suffix}"
             yield file
+            with file.open("rb+") as written:  # a name that outlives a power failure shall not outlive what it names
+                os.fsync(written.fileno())
             file.replace(path)
     except OSError as error:
         raise ExportError(f"cannot write {what}", f"{path} ({error.strerror})", "choose another place") from error

@@ -98,23 +98,24 @@ def _op(b: Any, op: N, graph: G, code: int) -> int:
     return int(tflite.OperatorEnd(b))
 
 
-def _code(b: Any, kind: str) -> int:
+def _code(b: Any, kind: str, *, old: bool) -> int:
     number = {name: code for code, name in tflite.BUILTIN_OPCODE2NAME.items()}.get(kind)
     custom = b.CreateString(kind) if number is None else None
     number = tflite.BuiltinOperator.CUSTOM if number is None else number
     tflite.OperatorCodeStart(b)
-    tflite.OperatorCodeAddDeprecatedBuiltinCode(b, min(number, 127))
+    if old:
+        tflite.OperatorCodeAddDeprecatedBuiltinCode(b, min(number, 127))
     tflite.OperatorCodeAddBuiltinCode(b, number)
     if custom is not None:
         tflite.OperatorCodeAddCustomCode(b, custom)
     return int(tflite.OperatorCodeEnd(b))
 
 
-def build(*graphs: G) -> bytes:
-    """The file's bytes."""
+def build(*graphs: G, old_codes: bool = True) -> bytes:
+    """The file's bytes; without `old_codes` ops have the 32-bit code alone, as ai-edge-quantizer writes them."""
     b = flatbuffers.Builder(1024)
     kinds = sorted({op.type for graph in graphs for op in graph.ops})
-    codes = _vector(b, tflite.ModelStartOperatorCodesVector, [_code(b, kind) for kind in kinds])
+    codes = _vector(b, tflite.ModelStartOperatorCodesVector, [_code(b, kind, old=old_codes) for kind in kinds])
     data: list[np.ndarray | None] = [None]
     subgraphs = []
     for graph in graphs:

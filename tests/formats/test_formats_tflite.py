@@ -59,6 +59,11 @@ class TestOps:
         op = only(read(tmp_path, build(one(builtin, T("x", *A)))))
         assert (op.type, op.domain, op.name, op.excluded) == (op_type, "", f"{builtin}@y", None)
 
+    @pytest.mark.parametrize("builtin", ["DEQUANTIZE", "QUANTIZE", "GELU"])
+    def test_an_op_is_known_by_the_new_code_alone(self, tmp_path: Path, builtin: str) -> None:
+        op = only(read(tmp_path, build(one(builtin, T("x", *A)), old_codes=False)))
+        assert op.name == f"{builtin}@y"
+
     def test_operands_come_in_the_order_of_onnx(self, tmp_path: Path) -> None:
         axis = T("axis", dtype="INT32", shape=(1,), data=np.array([1], np.int32))
         assert only(read(tmp_path, build(one("SPLIT", axis, T("x", *A))))).inputs == ("x", "axis")
