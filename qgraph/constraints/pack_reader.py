@@ -3,6 +3,7 @@
 The tables of a pack::
 
     [pack]           name, version, source, can_requantize, unlisted ("float" or "quantize"), unlisted_reason,
+                     unread ("float" or "quantize", which is the default: what quantized ops make for float ones),
                      status ("documented" or "reported"), inherits (a shipped pack or a path), without (names of
                      inherited rules that do not hold), not_quantized (op types of the inherited pack that stay float)
     [activation]     bits, signed, symmetric, quant_min, quant_max, power_of_two
@@ -15,7 +16,7 @@ The tables of a pack::
     [[fixed]]        name, ops, outputs, scale (a number or a fraction such as "1/256"), offset, bits, when,
                      source, reported
     [[weighted]]     name, ops, weight, bias, axis, input_axis, when, source, reported
-    [[fusion]]       name, producers (a list or "all"), consumers, producer_when, when, source, reported
+    [[fusion]]       name, producers (a list or "all"), consumers, beside, producer_when, when, source, reported
     [[ratio]]        name, ops, numerator, denominator (lists of "in:0", "out:all"), above, below, at_least, at_most,
                      when, source, reported
     [[no_value]]     ops, inputs, constants_only, reason
@@ -106,6 +107,7 @@ def read_pack(
         widths=widths,
         status=header.status,
         inherits=header.inherits,
+        unread_float=header.unread_float,
     )
     top.refuse_unknown()
     _check_names(pack, top)
@@ -130,6 +132,7 @@ class _Header:
     can_requantize: bool
     quantize_unlisted: bool
     unlisted_reason: str
+    unread_float: bool
 
 
 def _header(fields: Fields) -> _Header:
@@ -147,6 +150,7 @@ def _header(fields: Fields) -> _Header:
         can_requantize=fields.boolean("can_requantize"),
         quantize_unlisted=fields.choice("unlisted", ("float", "quantize")) == "quantize",
         unlisted_reason=fields.text("unlisted_reason"),
+        unread_float=fields.optional_choice("unread", ("float", "quantize")) == "float",
     )
     fields.refuse_unknown()
     return header

@@ -58,8 +58,8 @@ def participation(
 ) -> Participation:
     """Decide for every op.
 
-    A pass-through op is quantized if what enters it comes from a quantized op, or if a quantized op reads what it
-    makes; between float ops only it would add noise for nothing.
+    A pass-through op is quantized if what enters it comes from a quantized op (unless the target leaves in float what
+    no quantized op reads), or if a quantized op reads what it makes; else it would add noise for nothing.
 
     Args:
         kept: names of pass-through ops that are quantized in any case.
@@ -80,9 +80,10 @@ def participation(
         for value in _carried(op, values[op.name], wiring, index)
     }
     after_quantized = _forward(wiring, index, reasons, carriers)
-    needless = set(_needless(wiring, values, reasons, carriers, after_quantized))
+    needless = set(_needless(wiring, values, reasons, carriers, set() if pack.unread_float else after_quantized))
     for name in sorted(needless - kept):
-        reasons[name] = "it passes a value on between float ops only"
+        between = "that no quantized op reads" if pack.unread_float else "between float ops only"
+        reasons[name] = f"it passes a value on {between}"
     return Participation(reasons, frozenset(name for name in carriers if name not in reasons), values)
 
 
@@ -165,7 +166,7 @@ def _needless(
     carriers: Mapping[str, str],
     after_quantized: set[str],
 ) -> Iterator[str]:
-    """Pass-through ops behind float values that no quantized op reads, however far behind."""
+    """Pass-through ops that no quantized op reads, however far behind, but those behind quantized values."""
     needed: set[str] = set()
     for op in reversed(wiring.ops):
         if op.name in reasons:

@@ -64,10 +64,12 @@ class RuleIndex:
         """The first weight rule whose conditions the op meets."""
         return next((rule for rule in self.weighted.get(op.type, ()) if _all_hold(rule.when, op, tensors)), None)
 
-    def fusion_rule(self, producer: Op, consumer: Op, tensors: Mapping[str, Tensor]) -> FusionRule | None:
-        """The first fusion rule that makes the two ops one."""
+    def fusion_rule(
+        self, producer: Op, consumer: Op, tensors: Mapping[str, Tensor], *, gated: bool = False
+    ) -> FusionRule | None:
+        """The first fusion rule that makes the two ops one; `gated`: where the producer makes the x of x · f(x)."""
         for rule in self.fusions.get(consumer.type, ()):
-            if rule.producers is not None and producer.type not in rule.producers:
+            if bool(rule.beside) != gated or (rule.producers is not None and producer.type not in rule.producers):
                 continue
             if _all_hold(rule.producer_when, producer, tensors) and _all_hold(rule.when, consumer, tensors):
                 return rule

@@ -109,8 +109,10 @@ class FusionRule:
 
     Attributes:
         producers: None where every quantized op can be the first of the pair.
-        consumers: they read the tensor as input 0.
+        consumers: they read the tensor as input 0, or as their only input that is a value.
         producer_when: conditions on the producer; `when` are those on the consumer.
+        beside: not empty for activations of the form x · f(x): the types of ops that f may consist of. The producer
+            makes x; the consumer reads it, and what a chain of such ops makes of it.
     """
 
     name: str
@@ -119,6 +121,7 @@ class FusionRule:
     source: str
     producer_when: tuple[Condition, ...] = ()
     when: tuple[Condition, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,7 @@ class RulePack:
         can_requantize: whether a tensor can be read with other parameters than it was written with.
         quantize_unlisted: whether ops that the pack does not name are quantized (without rules) or stay float.
         unlisted_reason: why they stay float.
+        unread_float: whether what a quantized op makes stays float where no quantized op reads it.
         merge_methods: the target's choice for each alignment option that the user leaves open.
         widths: of activations in other bits, where the target has them otherwise than in its usual ones; in bits that
             are not among them everything but the range stays.
@@ -235,6 +239,7 @@ class RulePack:
     widths: tuple[ActivationWidth, ...] = ()
     status: str = "documented"
     inherits: str | None = None
+    unread_float: bool = False
 
     def width(self, dtype: str) -> ActivationWidth | None:
         """What the target says of activations in an integer type that is not its usual one, if it says anything."""

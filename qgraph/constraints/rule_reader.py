@@ -142,6 +142,7 @@ def fusion(fields: Fields) -> FusionRule:
         source=source_of(fields),
         producer_when=_conditions(fields, "producer_when"),
         when=_conditions(fields, "when"),
+        beside=fields.optional_texts("beside"),
     )
     fields.refuse_unknown()
     return rule

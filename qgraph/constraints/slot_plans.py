@@ -17,6 +17,8 @@ ACTIVATION, CONSTANT, WEIGHT, BIAS = "activation", "constant", "weight", "bias"
 
 READ_BY_FLOAT_ONLY = "read by float ops only"
 
+RETURNED_IN_FLOAT = "made by a quantized op in float, since no quantized op reads it"
+
 
 def plan_slots(target: Target) -> dict[str, SlotPlan]:
     """A plan for every slot on a float tensor, by slot, in no particular order.
@@ -33,7 +35,7 @@ def plan_slots(target: Target) -> dict[str, SlotPlan]:
     for name in sorted(target.wiring.outputs):
         if name in target.wiring.floats:
             slot = graph_output(name)
-            plans[slot] = _plan_graph_output(name, slot, target)
+            plans[slot] = _plan_graph_output(name, slot, target, plans)
     return plans
 
 
@@ -135,8 +137,9 @@ def _plan_outputs(op: Op, target: Target, plans: dict[str, SlotPlan]) -> Iterato
         if name is None or name not in target.wiring.floats:
             continue
         reason = target.unquantized_reason(name)
-        if reason is None and float_reason is not None:
-            reason = None if _first_quantized_reader(name, target, plans) else float_reason
+        unread = RETURNED_IN_FLOAT if target.pack.unread_float else None
+        if reason is None and (float_reason or unread) is not None:
+            reason = None if _first_quantized_reader(name, target, plans) else float_reason or unread
         yield SlotPlan(slot, name, ACTIVATION, None if reason else _made_scheme(name, target, plans), reason)
 
 
@@ -195,8 +198,7 @@ def _is_tied(name: str, target: Target) -> bool:
         prescribed = (rule.bits for rule in target.index.fixed_rules(maker, tensors))
         if target.same_rules(maker) or any(bits in (None, target.pack.activation.bits) for bits in prescribed):
             return True
-        source = maker.inputs[0] if maker.inputs else None
-        current = source if source in target.fused else None
+        current = next((name for name in maker.inputs if name in target.fused), None)
     return False
 
 
@@ -209,9 +211,11 @@ def _first_quantized_reader(name: str, target: Target, plans: dict[str, SlotPlan
     return None
 
 
-def _plan_graph_output(name: str, slot: str, target: Target) -> SlotPlan:
+def _plan_graph_output(name: str, slot: str, target: Target, plans: dict[str, SlotPlan]) -> SlotPlan:
     maker = target.wiring.makers.get(name)
     role = CONSTANT if target.wiring.tensors[name].constant else ACTIVATION
     reason = "no op makes it" if maker is None else target.float_reason(maker)
+    if maker is not None and reason is None and target.pack.unread_float:
+        reason = plans[target.wiring.producers[name]].reason
     reason = target.left_float.tensors.get(name) or reason
     return SlotPlan(slot, name, role, None if reason else target.pack.activation, reason)

@@ -18,6 +18,7 @@ from qgraph.constraints.rule_index import RuleIndex, index_rules
 from qgraph.constraints.rule_pack import RulePack, SameRule
 from qgraph.constraints.wiring import Wiring, wire
 from qgraph.ir.elements import Op, Structure
+from qgraph.ir.slots import input_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,18 @@ def _feeding(read_by: tuple[str, ...], wiring: Wiring, index: RuleIndex, part: P
 
 
 def _fused_pairs(wiring: Wiring, index: RuleIndex, part: Participation) -> dict[str, Fused]:
-    """The pairs whose tensor has that one reader and is no graph output."""
+    """The pairs whose tensor has that one reader and is no graph output, and those of activations x · f(x)."""
     pairs = {}
     for tensor, maker in wiring.makers.items():
         readers = wiring.readers[tensor]
-        if len(readers) != 1 or tensor in wiring.outputs or tensor not in wiring.floats:
+        if tensor in wiring.outputs or tensor not in wiring.floats or maker.name in part.float_reasons:
+            continue
+        if len(readers) == 2:
+            pairs.update(_gate(tensor, maker, wiring, index, part))
+        if len(readers) != 1 or tensor in pairs:
             continue
         reader, position = readers[0]
-        if position != 0 or maker.name in part.float_reasons or reader.name in part.float_reasons:
+        if (position != 0 and part.values[reader.name] != [position]) or reader.name in part.float_reasons:
             continue
         rule = index.fusion_rule(maker, reader, wiring.tensors)
         if rule is not None:
@@ -112,11 +117,40 @@ def _fused_pairs(wiring: Wiring, index: RuleIndex, part: Participation) -> dict[
     return pairs
 
 
+def _gate(tensor: str, maker: Op, wiring: Wiring, index: RuleIndex, part: Participation) -> dict[str, Fused]:
+    """The pairs of an activation x · f(x) where a tensor is its x, along f to the product.
+
+    ::
+
+        Conv ─ x ─▶ Add ──▶ Clip ──▶ Mul        inside: x and what Add and Clip make
+               └─────────────────────▲
+    """
+    (first, _), (second, _) = wiring.readers[tensor]
+    for begin, product in ((first, second), (second, first)):
+        rule = index.fusion_rule(maker, product, wiring.tensors, gated=True)
+        if rule is None or product.name in part.float_reasons:
+            continue
+        origin = Origin(rule.name, product.name, product.type, rule.source)
+        pairs: dict[str, Fused] = {}
+        current, op = tensor, begin
+        while op.type in rule.beside and part.values[op.name] == [op.inputs.index(current)]:
+            pairs[current] = Fused(wiring.producers[current], input_slot(op.name, op.inputs.index(current)), origin)
+            current = op.outputs[0] or ""
+            readers = wiring.readers.get(current, [])
+            if len(readers) != 1 or current in wiring.outputs:
+                break
+            op, position = readers[0]
+            if op == product:
+                pairs[current] = Fused(wiring.producers[current], input_slot(op.name, position), origin)
+                return pairs
+    return {}
+
+
 def _outer_slots(wiring: Wiring, fused: Mapping[str, Fused]) -> dict[str, str]:
     outer: dict[str, str] = {}
     for op in reversed(wiring.ops):
         for name, slot in zip(op.outputs, wiring.output_slots[op.name], strict=True):
             if name is not None and name in fused:
-                last = wiring.output_slots[wiring.readers[name][0][0].name][0]
+                last = wiring.output_slots[fused[name].origin.op][0]
                 outer[slot] = outer.get(last, last)
     return outer

@@ -149,17 +149,96 @@ def test_openvino_quantizes_what_reads_an_activation_not_what_the_activation_rea
         assert constraints.slots["a:out:0"].scheme is not None
 
 
+def gated(*factor: str, last: str = "Mul") -> Sketch:
+    """A convolution, x · clip(x + 3, 0, 6) behind it, and perhaps a factor; two convolutions read the result."""
+    sketch = Sketch()
+    for constant in ("three", "sixth"):
+        sketch.constant(constant, ())
+    sketch.op("Conv", "x", "c")
+    sketch.op("Add", "three c", "shifted")
+    sketch.op("Clip", "shifted", "clipped")
+    sketch.op(last, "clipped c", "made")
+    if factor:
+        sketch.op("Mul", "sixth made", "scaled")
+    sketch.op("Conv", "scaled" if factor else "made", "z")
+    return sketch
+
+
+def quantized(constraints: Constraints, *tensors: str) -> list[str]:
+    return [one for one in tensors if any(p.scheme and p.tensor == one for p in constraints.slots.values())]
+
+
+@pytest.mark.parametrize("factor", [(), ("sixth",)])
+def test_openvino_quantizes_what_a_hard_swish_of_several_ops_makes_and_nothing_inside(factor: tuple[str, ...]) -> None:
+    tensors = ["c", "shifted", "clipped", "made", "scaled"]
+    constraints = on("openvino", gated(*factor), "z")
+    assert quantized(constraints, *tensors) == ["scaled" if factor else "made"]
+    assert [p.slot for p in constraints.slots.values() if p.tensor == "c" and p.scheme] == []
+    told = constraints.slots["c:out:0"].reason
+    assert told is not None
+    assert "c (Conv) and made (Mul) run as one" in told
+
+
+def test_openvino_quantizes_both_where_an_op_reads_a_value_and_a_function_of_it_but_is_no_product() -> None:
+    assert quantized(on("openvino", gated(last="Max"), "z"), "c", "clipped") == ["c", "clipped"]
+
+
+def test_openvino_takes_no_third_reader_into_a_hard_swish() -> None:
+    sketch = gated()
+    sketch.op("Conv", "clipped", "other")
+    assert quantized(on("openvino", sketch, "z other"), "c", "clipped") == ["c", "clipped"]
+
+
+def test_openvino_quantizes_nothing_that_float_ops_read_only() -> None:
+    sketch = Sketch()
+    sketch.op("Conv", "x", "c")
+    sketch.op("Reshape", "c", "r")
+    sketch.op("Softmax", "r", "s")
+    constraints = on("openvino", sketch, "s")
+    assert quantized(constraints, "x", "c", "r", "s") == ["x"]
+    assert constraints.slots["c:out:0"].reason == "made by a quantized op in float, since no quantized op reads it"
+    assert quantized(on("tensorrt", sketch, "s"), "c") == ["c"]
+
+
+def test_openvino_returns_what_a_quantized_op_makes_in_float_unless_a_quantized_op_reads_it_as_well() -> None:
+    sketch = Sketch()
+    sketch.op("Conv", "x", "c")
+    sketch.op("Conv", "c", "z")
+    constraints = on("openvino", sketch, "c z")
+    assert {name: constraints.slots[f"graph:out:{name}"].scheme is not None for name in ("c", "z")} == {
+        "c": True,
+        "z": False,
+    }
+
+
+@pytest.mark.parametrize("operands", ["k c", "c k"])
+def test_openvino_quantizes_nothing_between_a_chain_of_constant_operands(operands: str) -> None:
+    sketch = Sketch()
+    sketch.constant("k", (1, 4, 1, 1))
+    sketch.op("Conv", "x", "c")
+    sketch.op("Mul", operands, "m")
+    sketch.op("Add", operands.replace("c", "m"), "y")
+    sketch.op("Conv", "y", "z")
+    assert quantized(on("openvino", sketch, "z"), "c", "m", "y") == ["y"]
+
+
 def test_openvino_interpolates_between_two_scales_and_repeats_with_one() -> None:
     ties = {}
-    for mode in ("nearest", "linear"):
-        sketch = Sketch()
-        sketch.op("Conv", "x", "c")
-        sketch.op("Resize", "c", "r", mode=mode)
-        sketch.op("Conv", "r", "z")
-        constraints = on("openvino", sketch, "z")
-        assert constraints.slots["r:in:0"].scheme is not None
-        ties[mode] = [tie.strength for tie in constraints.same]
-    assert ties == {"nearest": [Strength.EXACT], "linear": []}
+    for target in ("openvino", "openvino_npu"):
+        for mode in ("nearest", "linear"):
+            sketch = Sketch()
+            sketch.op("Conv", "x", "c")
+            sketch.op("Resize", "c", "r", mode=mode)
+            sketch.op("Conv", "r", "z")
+            constraints = on(target, sketch, "z")
+            assert constraints.slots["r:in:0"].scheme is not None
+            ties[target, mode] = [tie.strength for tie in constraints.same]
+    assert ties == {
+        ("openvino", "nearest"): [Strength.PREFERRED],
+        ("openvino", "linear"): [],
+        ("openvino_npu", "nearest"): [Strength.EXACT],
+        ("openvino_npu", "linear"): [],
+    }
 
 
 @pytest.mark.parametrize("kind", ["Gather", "DepthToSpace", "GlobalMaxPool"])
@@ -233,6 +312,13 @@ def test_espdl_fuses_a_relu_with_whatever_makes_what_it_reads() -> None:
     sketch = branches("Add")
     sketch.op("Relu", "add", "r")
     assert [pair.producer for pair in on("espdl", sketch, "r").fused] == ["add:out:0"]
+
+
+def test_espdl_gives_the_addends_the_scale_of_their_sum() -> None:
+    constraints = on("espdl", branches("Add"), "add")
+    assert {(one.a, one.b) for one in constraints.same} == {("add:in:0", "add:out:0"), ("add:in:1", "add:out:0")}
+    (alignment,) = constraints.alignments
+    assert (alignment.op, str(alignment.method)) == ("add", "Align to Output")
 
 
 def test_xnnpack_does_not_annotate_the_product_of_two_values() -> None:
@@ -312,7 +398,7 @@ def test_openvino_has_a_scale_per_channel_from_where_a_depthwise_input_is_made()
 
 def test_a_depthwise_input_with_another_reader_is_made_with_one_scale() -> None:
     for constraints in (
-        on("openvino", depthwise("MaxPool"), "grouped maxpool"),
+        on("openvino", depthwise("AveragePool"), "grouped averagepool"),
         on("openvino", depthwise(), "grouped r"),
     ):
         assert axes(constraints) == {"d:in:0": 1}
