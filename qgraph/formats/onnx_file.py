@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from qgraph.errors import ExportError, QgraphError
+from qgraph.formats.whole_file import folder_beside
 from qgraph.ir.onnx_tensors import inline, is_external, size_in_bytes, stored_bytes
 from qgraph.ir.onnx_walk import all_tensors
 
@@ -46,8 +46,8 @@ def write_checked(
         ExportError: the checker or the trial failed, or the file cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-            written = _write(model, Path(temporary), path.name, folder, in_one_file)
+        with folder_beside(path) as temporary:
+            written = _write(model, temporary, path.name, folder, in_one_file)
             _check(written[-1], path, trial)
             for file in written:
                 file.replace(path.parent / file.name)

@@ -1,14 +1,32 @@
-"""Files that are never seen half written."""
+"""Files and folders that are never seen half written."""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from qgraph.errors import ExportError
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A folder next to a path, in which it is made and which is gone afterwards.
+
+    Its name is known before it is there: with `tempfile`, a signal between making it and noting it leaves it behind.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -22,8 +40,8 @@ def whole_file(path: Path, what: str) -> Iterator[Path]:
         ExportError: it cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as folder:
-            file = Path(folder) / f"whole{path.suffix}"
+        with folder_beside(path) as folder:
+            file = folder / f"whole{path.suffix}"
             yield file
             with file.open("rb+") as written:  # a name that outlives a power failure shall not outlive what it names
                 os.fsync(written.fileno())

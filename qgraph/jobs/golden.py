@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import onnx
 from qgraph.analysis.golden import MODEL, GoldenTensor, golden_tensors, write_golden
 from qgraph.calib.data.images import ImageOptions
 from qgraph.errors import ExportError, UsageError
+from qgraph.formats.whole_file import folder_beside
 from qgraph.jobs.exporting import is_there, open_run, write_qdq
 from qgraph.jobs.sensitivity import few_samples
 from qgraph.jobs.verifying import reference_of
@@ -65,8 +65,8 @@ def golden(
     settings = opened.data.settings
     about = {"run": opened.run, "target": settings.target, "fingerprint": opened.model.structure.fingerprint}
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{output.name[:100]}.", dir=output.parent) as place:
-            folder = Path(place) / "whole"
+        with folder_beside(output) as place:
+            folder = place / "whole"
             folder.mkdir()
             write_qdq(opened, folder / MODEL, libraries)
             exported = onnx.load(folder / MODEL, load_external_data=False)
