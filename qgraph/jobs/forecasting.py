@@ -37,7 +37,7 @@ def forecast(
     lean: bool = False,
     report: Report = lambda _: None,
 ) -> forecasting.Forecast:
-    """Check all that `qgraph.jobs.calibrating.calibrate` checks, run one inference, store nothing.
+    """Check all that `qgraph.jobs.calibrating.calibrate` checks, look at the weights, run one inference, store nothing.
 
     Args:
         model: as there.
