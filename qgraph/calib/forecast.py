@@ -4,8 +4,8 @@ The data is read once, the largest batch in it is run and counted. Then, for `t`
 
     peak memory = fixed + t · activations + tensors · 132 KiB + pages · 10 KiB + 2 · channels and rows
 
-- *fixed*: the process once the model is loaded and its weights were looked at; 24 MiB for the database and a checkpoint on its way into it, and
-  512 KiB per inference at a time for a scratch histogram.
+- *fixed*: the process once the model is loaded and its weights are looked at; 24 MiB for the database and a checkpoint
+  on its way into it, and 512 KiB per inference at a time for a scratch histogram.
 - *activations*: what one inference keeps: the exposed tensors, or what the process grew by if that is more.
 - *132 KiB* per collected tensor: its counters take 2 of them beside those pages; the rest is a reserve, since a process
   grows by more than what it holds.

@@ -138,9 +138,12 @@ def example_for(model: Any, data: object, collate: Callable[[Any], object] | Non
         return _first_row(data)
     if isinstance(data, Mapping):
         return {name: _first_row(rows) for name, rows in data.items()}
-    if isinstance(data, str | os.PathLike) or not isinstance(data, Iterable) or iter(data) is data:
+    if isinstance(data, str | os.PathLike) or not isinstance(data, Iterable):
         return None
-    item = next(iter(data), None)
+    items = iter(data)  # of a DataLoader it starts processes, so only once
+    if items is data:
+        return None
+    item = next(items, None)
     return item if item is None or collate is None else collate(item)
 
 
