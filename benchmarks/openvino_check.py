@@ -42,11 +42,12 @@ ONE_THREAD = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1", "
 Outputs = list[NDArray[Any]]
 
 
-def nncf_method(*, fast: bool) -> Method:
+def nncf_method(*, fast: bool = True, transformer: bool = False) -> Method:
     """NNCF's post-training quantization with its defaults, which reads the model as OpenVINO does.
 
     Args:
         fast: correct biases from statistics, as by default, rather than by running the model layer by layer.
+        transformer: say that the model is one: sums, differences, means, roots and the like stay in float then.
     """
 
     def make(model: Path, data: Path, target: Path) -> None:
@@ -57,7 +58,11 @@ def nncf_method(*, fast: bool) -> Method:
         with np.load(data) as archive:
             samples = list(feeds(model, dict(archive)))
         made = nncf.quantize(
-            openvino.convert_model(model), nncf.Dataset(samples), subset_size=len(samples), fast_bias_correction=fast
+            openvino.convert_model(model),
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            fast_bias_correction=fast,
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         )
         openvino.save_model(made, target.with_suffix(".xml"), compress_to_fp16=False)
 
@@ -65,8 +70,9 @@ def nncf_method(*, fast: bool) -> Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "NNCF": nncf_method(fast=True),
+    "NNCF": nncf_method(),
     "NNCF, accurate bias correction": nncf_method(fast=False),
+    "NNCF, model_type=TRANSFORMER": nncf_method(transformer=True),
     "qgraph --observer mse": qgraph_method("openvino", "mse"),
     "qgraph --observer mse, improve": qgraph_method("openvino", "mse", improved=True),
 }

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,26 @@ def pictures(name: str, height: int, width: int, **how: Any) -> Callable[[int, i
     return lambda count, skip: {name: photographs(count, height, width, skip=skip, **how)}
 
 
-def source_texts(count: int, skip: int) -> Samples:
-    """For magika: the first and the last KiB of Python's own source files, as bytes; 256 pads."""
-    files = sorted(Path(argparse.__file__).parent.glob("*.py"))[skip : skip + count]
-    rows = np.full((len(files), 2048), 256, np.int32)
-    for row, file in zip(rows, files, strict=True):
-        content = np.frombuffer(file.read_bytes().strip(), np.uint8)
+FILES = ("matplotlib", "numpy", "onnx", "skimage", "sklearn")
+"""Packages whose files are samples for magika."""
+
+
+def files_of_packages() -> Iterator[Path]:
+    """Files inside packages, one with each suffix in turn, so that any number of them is of many types."""
+    by_suffix: dict[str, list[Path]] = {}
+    for package in FILES:
+        for path in sorted(package_file(package, "").rglob("?*.?*")):
+            if path.is_file() and path.suffix != ".pyc":
+                by_suffix.setdefault(path.suffix, []).append(path)
+    for turn in zip_longest(*(by_suffix[suffix] for suffix in sorted(by_suffix))):
+        yield from (path for path in turn if path is not None)
+
+
+def files(count: int, skip: int) -> Samples:
+    """For magika: the first and the last KiB of files, as bytes; 256 pads."""
+    rows = np.full((count, 2048), 256, np.int32)
+    for row, path in zip(rows, islice(files_of_packages(), skip, skip + count), strict=True):
+        content = np.frombuffer(path.read_bytes().strip(), np.uint8)
         row[: min(1024, content.size)] = content[:1024]
         row[2048 - min(1024, content.size) :] = content[-1024:]
     return {"bytes": rows}
@@ -123,7 +138,7 @@ MODELS: Mapping[str, DevelopmentModel] = {
             mobilenet_v2,
             pictures("input", 224, 224, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         ),
-        DevelopmentModel("magika", packaged("magika", "models/standard_v3_3/model.onnx"), source_texts),
+        DevelopmentModel("magika", packaged("magika", "models/standard_v3_3/model.onnx"), files),
         DevelopmentModel(
             "silero_seq",
             packaged("silero_vad", "data/silero_vad_16k_sequence.onnx"),

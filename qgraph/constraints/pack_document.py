@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from qgraph.errors import PackError
 
 SETTINGS = ("pack", "activation", "weight", "bias", "merge_methods")
-NAMED_RULES = ("same", "fixed", "weighted", "fusion", "ratio")
+NAMED_RULES = ("same", "fixed", "weighted", "fusion", "ratio", "composite")
 OWN_FIELDS = ("name", "version", "status", "inherits", "without", "not_quantized")
 """Fields of ``[pack]`` that a pack has for itself only."""
 

@@ -20,6 +20,8 @@ The tables of a pack::
     [[ratio]]        name, ops, numerator, denominator (lists of "in:0", "out:all"), above, below, at_least, at_most,
                      when, source, reported
     [[no_value]]     ops, inputs, constants_only, reason
+    [[composite]]    name ("normalization": one that is written as several ops, all of which stay in float), source,
+                     reported
     [merge_methods]  elementwise_merge_method, concat_merge_method, averagepool_method, resize_method; all optional
 
 ``inputs`` and ``outputs`` are lists of indices or "all". ``when`` is a list of conditions: tables with ``input``,
@@ -47,7 +49,17 @@ from qgraph.constraints.rule_pack import (
     WeightedRule,
     WeightFormat,
 )
-from qgraph.constraints.rule_reader import fixed, fusion, no_value, quantizable, ratio, same, source_of, weighted
+from qgraph.constraints.rule_reader import (
+    composite,
+    fixed,
+    fusion,
+    no_value,
+    quantizable,
+    ratio,
+    same,
+    source_of,
+    weighted,
+)
 from qgraph.errors import PackError, UsageError
 from qgraph.tqc import Scheme
 
@@ -102,6 +114,7 @@ def read_pack(
         weighted=tuple(weighted(entry) for entry in entries("weighted")),
         fusions=tuple(fusion(entry) for entry in entries("fusion")),
         no_values=tuple(no_value(entry) for entry in entries("no_value")),
+        composites=tuple(composite(entry) for entry in entries("composite")),
         merge_methods=_merge_methods(top.optional_table("merge_methods")),
         ratios=tuple(ratio(entry) for entry in entries("ratio")),
         widths=widths,

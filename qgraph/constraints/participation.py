@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from qgraph.constraints.conditions import Condition
+from qgraph.constraints.normalizations import normalizations
 from qgraph.constraints.rule_index import RuleIndex
 from qgraph.constraints.rule_pack import QuantizableRule, RulePack
 from qgraph.constraints.wiring import Wiring
@@ -67,10 +68,11 @@ def participation(
     """
     values = {op.name: index.value_inputs(op, wiring) for op in wiring.ops}
     others = {name: reason for name, tensor in wiring.tensors.items() if (reason := dtype_reason(tensor)) is not None}
+    whole = {**_composite_reasons(wiring, pack), **left_float.ops}
     reasons = {
         op.name: reason
         for op in wiring.ops
-        for reason in [left_float.ops.get(op.name) or _refusal(op, values[op.name], others, wiring, pack, index)]
+        for reason in [whole.get(op.name) or _refusal(op, values[op.name], others, wiring, pack, index)]
         if reason is not None
     }
     carriers = {
@@ -85,6 +87,15 @@ def participation(
         between = "that no quantized op reads" if pack.unread_float else "between float ops only"
         reasons[name] = f"it passes a value on {between}"
     return Participation(reasons, frozenset(name for name in carriers if name not in reasons), values)
+
+
+def _composite_reasons(wiring: Wiring, pack: RulePack) -> dict[str, str]:
+    """By op name, of what a part is that the target runs as one float op."""
+    return {
+        name: f"it is a part of the {rule.name} of {tensor}, which is left whole ({rule.source})"
+        for rule in pack.composites
+        for name, tensor in normalizations(wiring).items()
+    }
 
 
 def _refusal(

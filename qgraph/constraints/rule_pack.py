@@ -162,6 +162,18 @@ class NoValueRule:
 
 
 @dataclass(frozen=True, slots=True)
+class CompositeRule:
+    """What the target runs as one float op, or should, although the model has written it as several.
+
+    Attributes:
+        name: ``normalization``, as `normalizations` finds them.
+    """
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class WeightFormat:
     """How weights are quantized, apart from the channel axis, which the rule of the op has.
 
@@ -234,6 +246,7 @@ class RulePack:
     weighted: tuple[WeightedRule, ...] = ()
     fusions: tuple[FusionRule, ...] = ()
     no_values: tuple[NoValueRule, ...] = ()
+    composites: tuple[CompositeRule, ...] = ()
     merge_methods: MergeMethods = UNCHANGED
     ratios: tuple[RatioRule, ...] = ()
     widths: tuple[ActivationWidth, ...] = ()

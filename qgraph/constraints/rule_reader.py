@@ -12,6 +12,7 @@ from qgraph.constraints.fields import Fields
 from qgraph.constraints.model import Direction, Strength
 from qgraph.constraints.rule_pack import (
     ActivationWidth,
+    CompositeRule,
     FixedRule,
     FusionRule,
     NoValueRule,
@@ -26,6 +27,10 @@ from qgraph.tqc import Scheme, to_float32
 
 MOST_AXES: Mapping[str, int] = MappingProxyType({"Conv": 5, "ConvTranspose": 5, "Gemm": 2})
 """Of what these ops read, and of their weights: at most three spatial axes."""
+
+
+COMPOSITES = ("normalization",)
+"""What is found though it is written as several ops."""
 
 
 def quantizable(fields: Fields) -> QuantizableRule:
@@ -186,6 +191,13 @@ def no_value(fields: Fields) -> NoValueRule:
         reason=fields.text("reason"),
         constants_only=fields.boolean("constants_only", default=False),
     )
+    fields.refuse_unknown()
+    return rule
+
+
+def composite(fields: Fields) -> CompositeRule:
+    """A ``[[composite]]`` table."""
+    rule = CompositeRule(name=fields.choice("name", COMPOSITES), source=source_of(fields))
     fields.refuse_unknown()
     return rule
 
