@@ -20,8 +20,8 @@ The tables of a pack::
     [[ratio]]        name, ops, numerator, denominator (lists of "in:0", "out:all"), above, below, at_least, at_most,
                      when, source, reported
     [[no_value]]     ops, inputs, constants_only, reason
-    [[composite]]    name ("normalization": one that is written as several ops, all of which stay in float), source,
-                     reported
+    [[composite]]    name ("gelu" or "normalization": one that is written as several ops, all of which stay in float),
+                     source, reported
     [merge_methods]  elementwise_merge_method, concat_merge_method, averagepool_method, resize_method; all optional
 
 ``inputs`` and ``outputs`` are lists of indices or "all". ``when`` is a list of conditions: tables with ``input``,

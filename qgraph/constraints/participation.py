@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from qgraph.constraints.composites.finders import FINDERS
 from qgraph.constraints.conditions import Condition
-from qgraph.constraints.normalizations import normalizations
 from qgraph.constraints.rule_index import RuleIndex
 from qgraph.constraints.rule_pack import QuantizableRule, RulePack
 from qgraph.constraints.wiring import Wiring
@@ -94,7 +94,7 @@ def _composite_reasons(wiring: Wiring, pack: RulePack) -> dict[str, str]:
     return {
         name: f"it is a part of the {rule.name} of {tensor}, which is left whole ({rule.source})"
         for rule in pack.composites
-        for name, tensor in normalizations(wiring).items()
+        for name, tensor in FINDERS[rule.name](wiring).items()
     }
 
 

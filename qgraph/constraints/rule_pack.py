@@ -166,7 +166,7 @@ class CompositeRule:
     """What the target runs as one float op, or should, although the model has written it as several.
 
     Attributes:
-        name: ``normalization``, as `normalizations` finds them.
+        name: of one of `finders.FINDERS`.
     """
 
     name: str

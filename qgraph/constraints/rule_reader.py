@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
 
+from qgraph.constraints.composites.finders import FINDERS
 from qgraph.constraints.conditions import Condition, Scalar
 from qgraph.constraints.fields import Fields
 from qgraph.constraints.model import Direction, Strength
@@ -27,10 +28,6 @@ from qgraph.tqc import Scheme, to_float32
 
 MOST_AXES: Mapping[str, int] = MappingProxyType({"Conv": 5, "ConvTranspose": 5, "Gemm": 2})
 """Of what these ops read, and of their weights: at most three spatial axes."""
-
-
-COMPOSITES = ("normalization",)
-"""What is found though it is written as several ops."""
 
 
 def quantizable(fields: Fields) -> QuantizableRule:
@@ -197,7 +194,7 @@ def no_value(fields: Fields) -> NoValueRule:
 
 def composite(fields: Fields) -> CompositeRule:
     """A ``[[composite]]`` table."""
-    rule = CompositeRule(name=fields.choice("name", COMPOSITES), source=source_of(fields))
+    rule = CompositeRule(name=fields.choice("name", tuple(FINDERS)), source=source_of(fields))
     fields.refuse_unknown()
     return rule
 

@@ -13,18 +13,13 @@ No grid of 8 bits holds squares that are far apart, and what is left of a differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
+from qgraph.constraints.composites.arithmetic import MEANS, SCALED, SHAPED, SHIFTED, exponent, made_by, values_of
 from qgraph.constraints.wiring import Wiring
 from qgraph.ir.elements import Op
 
-_MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum"})
-_SHAPED = frozenset({"Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-_SCALED = frozenset({"Div", "Mul"})
-_SHIFTED = frozenset({"Add", "Sub"})
 _BOUNDED = frozenset({"Clip", "Max"})
-_FROM_INPUT_ZERO = _SHAPED | _MEANS | {"Clip", "Pow", "Reciprocal", "Sqrt"}
-"""Ops whose other inputs are shapes, axes and bounds."""
 
 _MOST_OPS = 64
 """No normalization has as many, so that a search through ops that are none ends."""
@@ -54,7 +49,7 @@ def normalizations(wiring: Wiring) -> Mapping[str, str]:
             if deviation is not None:
                 entry, before = deviation
                 before += [part for reader, _ in wiring.readers[entry] for part in _distance(reader, entry, wiring)]
-                behind = _applied(op, {entry, *_made(before)}, wiring)
+                behind = _applied(op, {entry, *made_by(before)}, wiring)
                 if behind:
                     found.update((part.name, entry) for part in (*before, op, *behind))
     return dict(sorted(found.items()))
@@ -64,7 +59,7 @@ def _deviation(root: Op, wiring: Wiring) -> tuple[str, list[Op]] | None:
     """What is normalized, and the ops from there to a root of the mean of squares; None if the root is another one."""
     entries: set[str] = set()
     parts: dict[str, Op] = {}
-    waiting = [(name, False) for name in _values(root, wiring)]
+    waiting = [(name, False) for name in values_of(root, wiring)]
     seen: set[tuple[str, bool]] = set()
     while waiting:
         name, averaged = waiting.pop()
@@ -82,8 +77,8 @@ def _deviation(root: Op, wiring: Wiring) -> tuple[str, list[Op]] | None:
                 return None
             entries.add(_centre(squared, wiring) if mean is None else mean[0])
             parts.update((op.name, op) for op in (mean[1] if mean is not None else ()))
-        elif maker.type in _MEANS | _SHAPED | _SCALED | _SHIFTED | _BOUNDED:
-            waiting += [(value, averaged or maker.type in _MEANS) for value in _values(maker, wiring)]
+        elif maker.type in MEANS | SHAPED | SCALED | SHIFTED | _BOUNDED:
+            waiting += [(value, averaged or maker.type in MEANS) for value in values_of(maker, wiring)]
         else:
             return None
     return (entries.pop(), list(parts.values())) if len(entries) == 1 else None
@@ -91,24 +86,24 @@ def _deviation(root: Op, wiring: Wiring) -> tuple[str, list[Op]] | None:
 
 def _applied(root: Op, centred: set[str], wiring: Wiring) -> list[Op]:
     """The ops behind a root, up to where what it divides, one of `centred`, is scaled and shifted by constants."""
-    spread, divided = {*_made([root])}, set[str]()
+    spread, divided = {*made_by([root])}, set[str]()
     parts: dict[str, Op] = {}
-    waiting = [*_made([root])]
+    waiting = [*made_by([root])]
     while waiting and len(parts) < _MOST_OPS:
         for op, _ in wiring.readers[waiting.pop()]:
-            values = set(_values(op, wiring))
+            values = set(values_of(op, wiring))
             if op.name in parts:
                 continue
-            if op.type in _SCALED and values & spread and values & centred and values <= spread | centred:
-                divided.update(_made([op]))
-            elif op.type in _SHAPED | _SCALED | {"Reciprocal"} and values <= spread:
-                spread.update(_made([op]))
-            elif values <= divided and (op.type in _SHIFTED or (op.type in _SCALED and len(values) == 1)):
-                divided.update(_made([op]))
+            if op.type in SCALED and values & spread and values & centred and values <= spread | centred:
+                divided.update(made_by([op]))
+            elif op.type in SHAPED | SCALED | {"Reciprocal"} and values <= spread:
+                spread.update(made_by([op]))
+            elif values <= divided and (op.type in SHIFTED or (op.type in SCALED and len(values) == 1)):
+                divided.update(made_by([op]))
             else:
                 continue
             parts[op.name] = op
-            waiting += _made([op])
+            waiting += made_by([op])
     return list(parts.values()) if divided else []
 
 
@@ -118,10 +113,10 @@ def _mean(name: str, wiring: Wiring) -> tuple[str, list[Op]] | None:
     maker = wiring.makers.get(name)
     while maker is not None and len(ops) < _MOST_OPS:
         ops.append(maker)
-        values = list(_values(maker, wiring))
-        if len(values) != 1 or maker.type not in _MEANS | _SHAPED | _SCALED:
+        values = values_of(maker, wiring)
+        if len(values) != 1 or maker.type not in MEANS | SHAPED | SCALED:
             return None
-        if maker.type in _MEANS:
+        if maker.type in MEANS:
             return values[0], ops
         maker = wiring.makers.get(values[0])
     return None
@@ -129,7 +124,7 @@ def _mean(name: str, wiring: Wiring) -> tuple[str, list[Op]] | None:
 
 def _distance(op: Op, entry: str, wiring: Wiring) -> list[Op]:
     """The op and those that make the mean, if it is the distance of a tensor from its mean; else none."""
-    values = list(_values(op, wiring)) if op.type == "Sub" else []
+    values = values_of(op, wiring) if op.type == "Sub" else []
     mean = _mean(values[1], wiring) if len(values) == 2 and values[0] == entry else None
     return [op, *mean[1]] if mean is not None and mean[0] == entry else []
 
@@ -142,27 +137,11 @@ def _centre(name: str, wiring: Wiring) -> str:
 
 
 def _is_root(op: Op, wiring: Wiring) -> bool:
-    return op.type == "Sqrt" or (op.type == "Pow" and _exponent(op, wiring) in (0.5, -0.5))
+    return op.type == "Sqrt" or exponent(op, wiring) in (0.5, -0.5)
 
 
 def _squared(op: Op, wiring: Wiring) -> str | None:
     """What the op squares, or None."""
-    if (op.type == "Mul" and op.inputs[0] == op.inputs[1]) or (op.type == "Pow" and _exponent(op, wiring) == 2.0):
+    if (op.type == "Mul" and len(set(op.inputs)) == 1) or exponent(op, wiring) == 2.0:
         return op.inputs[0]
     return None
-
-
-def _exponent(op: Op, wiring: Wiring) -> float | None:
-    name = op.inputs[1]
-    values = None if name is None else wiring.tensors[name].values
-    return float(values[0]) if values is not None and len(values) == 1 else None
-
-
-def _values(op: Op, wiring: Wiring) -> Iterator[str]:
-    """The inputs that are no constants, shapes, axes or bounds."""
-    names = op.inputs[:1] if op.type in _FROM_INPUT_ZERO else op.inputs
-    return (name for name in names if name is not None and not wiring.tensors[name].constant)
-
-
-def _made(ops: list[Op]) -> list[str]:
-    return [name for op in ops for name in op.outputs if name is not None]

@@ -1,4 +1,4 @@
-"""A normalization of several ops is found whole, and targets that run it as one op leave it in float."""
+"""A normalization or Gelu of several ops is found whole, and targets that run it as one op leave it in float."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from conftest import real_model, real_samples
 from constraint_graphs import Sketch, pack_with, shipped_text
 
 import qgraph
-from qgraph.constraints.normalizations import normalizations
+from qgraph.constraints.composites.finders import FINDERS
 from qgraph.constraints.pack import load_pack
 from qgraph.constraints.rules import constrain
 from qgraph.constraints.wiring import wire
@@ -15,11 +15,11 @@ from qgraph.errors import PackError
 
 
 def sketch(*lines: str) -> Sketch:
-    """Lines such as ``Add d eps : e``; constants: n (1/n), eps, beta, gamma, two, half, minus_half, axes."""
+    """Lines such as ``Add d eps : e``; constants are n, eps, beta, gamma, one, two, three, half, minus_half, axes."""
     drawn = Sketch()
-    for name in ("n", "eps", "gamma", "beta"):
+    for name in ("n", "eps", "gamma", "beta", "one"):
         drawn.constant(name, ())
-    for name, value in (("two", 2.0), ("half", 0.5), ("minus_half", -0.5)):
+    for name, value in (("two", 2.0), ("three", 3.0), ("half", 0.5), ("minus_half", -0.5)):
         drawn.constant(name, (), (value,))
     drawn.constant("axes", (1,), (-1.0,), "int64")
     for line in lines:
@@ -29,8 +29,10 @@ def sketch(*lines: str) -> Sketch:
     return drawn
 
 
-def found(drawn: Sketch) -> dict[str, str]:
-    return dict(normalizations(wire(drawn.graph("y").structure)))
+def found(drawn: Sketch, outputs: str = "y") -> dict[str, str]:
+    """Parts of composites of every kind."""
+    wiring = wire(drawn.graph(outputs).structure)
+    return {op: tensor for find in FINDERS.values() for op, tensor in find(wiring).items()}
 
 
 LAYER = (
@@ -46,7 +48,34 @@ LAYER = (
 )
 """As torch exports LayerNorm below opset 17."""
 
+GELU = ("Div x n : i", "Erf i : e", "Add e one : f", "Mul x f : g", "Mul g half : y")
+"""As torch exports it below opset 20."""
+
 SHAPES = {
+    "Gelu": GELU,
+    "Gelu, x halved first": ("Mul n x : i", "Erf i : e", "Add one e : f", "Mul half x : h", "Mul f h : y"),
+    "Gelu, the factor halved": ("Div x n : i", "Erf i : e", "Add e one : f", "Mul half f : h", "Mul h x : y"),
+    "Gelu with a tangent": (
+        "Pow x three : c",
+        "Mul c n : cn",
+        "Add x cn : p",
+        "Mul p gamma : q",
+        "Tanh q : t",
+        "Add t one : f",
+        "Mul x half : h",
+        "Mul h f : y",
+    ),
+    "Gelu with a tangent, products for powers": (
+        "Mul n x : a",
+        "Mul x a : b",
+        "Mul x b : c",
+        "Add x c : p",
+        "Mul gamma p : q",
+        "Tanh q : t",
+        "Add one t : f",
+        "Mul half f : h",
+        "Mul x h : y",
+    ),
     "layer": LAYER,
     "a product as square, shaped means, a reciprocal": (
         "ReduceSum x axes : sum",
@@ -99,13 +128,18 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("lines", SHAPES.values(), ids=SHAPES)
-def test_every_op_of_a_normalization_is_found_and_none_around_it(lines: tuple[str, ...]) -> None:
+def test_every_op_of_a_composite_is_found_and_none_around_it(lines: tuple[str, ...]) -> None:
     around = sketch("Conv image : x", *lines, "MatMul y weight : z", "Add y x : residual")
     parts = {line.split(" : ")[1] for line in lines}
     assert found(around) == dict.fromkeys(sorted(parts), "x")
 
 
 OTHERS = {
+    "the gate of an LSTM": ("Tanh c : t", "Add t one : f", "Mul gate f : y"),
+    "a tangent that multiplies its own argument": ("Tanh x : t", "Mul x t : y"),
+    "an error function of two tensors": ("Add x other : i", "Erf i : e", "Add e one : f", "Mul x f : y"),
+    "an error function that is read twice": (*GELU[:4], "Mul g e : y"),
+    "a product of three": ("Div x n : i", "Erf i : e", "Add e one : f", "Mul f f : y"),
     "a magnitude": ("Mul re re : a", "Mul im im : b", "Add a b : s", "Sqrt s : r", "Div re r : y"),
     "a deviation that divides nothing": (*LAYER[:6], "Concat m r : y"),
     "a root of no squares": ("ReduceMean x : m", "Add m eps : e", "Sqrt e : r", "Div x r : y"),
@@ -131,20 +165,28 @@ def test_what_is_no_normalization_is_left_alone(lines: tuple[str, ...]) -> None:
 def test_a_search_through_many_ops_that_are_no_normalization_ends() -> None:
     chain = [f"Add t{i} t{i} : t{i + 1}" for i in range(500)]
     roots = [f"Sqrt t{i} : r{i}" for i in range(1, 500)]
-    assert found(sketch(*chain, *roots, "Div t3 r3 : y")) == {}
+    gates = [f"Erf t{i} : e{i}" for i in range(1, 500)]
+    assert found(sketch(*chain, *roots, "Div t3 r3 : y", *gates, "Add e499 one : f", "Mul t0 f : g"), "y g") == {}
 
 
+def test_what_a_model_returns_ends_a_gelu() -> None:
+    assert found(sketch(*GELU), "f y") == {}
+    assert list(found(sketch(*GELU), "g y")) == ["e", "f", "g", "i"]
+
+
+@pytest.mark.parametrize("lines", [LAYER, GELU], ids=["layer", "gelu"])
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino", "openvino_npu", "tensorrt"])
-def test_targets_that_run_it_as_one_op_quantize_what_comes_out_of_it_only(target: str) -> None:
-    drawn = sketch("Conv image kernel : x", *LAYER, "Conv y kernel2 : z")
+def test_targets_that_run_it_as_one_op_quantize_what_comes_out_of_it_only(target: str, lines: tuple[str, ...]) -> None:
+    drawn = sketch("Conv image kernel : x", *lines, "Conv y kernel2 : z")
     for name in ("kernel", "kernel2"):
         drawn.constant(name, (4, 4, 1, 1))
     slots = constrain(drawn.graph("z"), load_pack(target)).slots.values()
-    inside = {line.split(" : ")[1] for line in LAYER[:-1]}
+    inside = {line.split(" : ")[1] for line in lines[:-1]}
     assert {plan.tensor for plan in slots if plan.scheme is not None} & {*inside, "y"} == {"y"}
-    (told,) = {plan.reason for plan in slots if plan.slot == "s:in:0"}
+    (told,) = {plan.reason for plan in slots if plan.slot == "g:out:0"}
     assert told is not None
-    assert "float op s (Pow): it is a part of the normalization of x, which is left whole" in told
+    kind = "gelu" if lines is GELU else "normalization"
+    assert f"float op g (Mul): it is a part of the {kind} of x, which is left whole" in told
 
 
 def test_a_pack_of_ones_own_says_that_it_is_several_ops_or_that_it_is_one(tmp_path: Path) -> None:
@@ -171,7 +213,7 @@ def test_another_composite_is_refused_with_those_that_are_known(tmp_path: Path) 
 
 
 def test_a_network_with_the_variance_as_a_difference_of_means_keeps_its_classes(real: Path, tmp_path: Path) -> None:
-    """With these ops in 8 bits every second class is another one: the variance is what two large means differ by."""
+    """With these ops in 8 bits nearly every class is another one: the variance is what two large means differ by."""
     with qgraph.open(tmp_path / "qgraph.db") as db:
         samples = real_samples(real, "magika", 48)
         calibration = db.calibrate(real_model(real, "magika"), samples)
