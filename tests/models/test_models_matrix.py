@@ -79,7 +79,7 @@ def test_a_real_model_goes_all_the_way(
         counts = Counter(fate(by_tensor[tensor], sizes) for tensor in tensors)
         record_property(FATES, (name, target, {kind: counts[kind] for kind in KINDS}))
         assert counts["missing"] == 0
-        assert sum(counts[kind] for kind in QUANTIZED) > 20
+        assert sum(counts[kind] for kind in QUANTIZED) > 8
         if target not in RUN_EVERYWHERE and not small:
             return
         run.export(folder / f"{target}.onnx")
