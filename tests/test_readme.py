@@ -1,4 +1,4 @@
-"""Every command of the README runs, in its order, on a model that has the README's names."""
+"""Every command of the README and of the other pages runs, in its order, on a model that has the README's names."""
 
 from __future__ import annotations
 
@@ -17,17 +17,28 @@ from conftest import Cli
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+import qgraph
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)
+    return [text for named, text in fenced if named == language]
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+def qgraph_commands(page: str) -> list[list[str]]:
+    """The arguments of every qgraph command in the page's blocks of shell commands."""
+    lines = [line for block in blocks("sh", page) for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("qgraph ")]
+
+
+@pytest.fixture(scope="module")
+def new_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model.onnx (two convolutions, concatenated), samples.npz, others.npz and photos."""
+    folder = tmp_path_factory.mktemp("project")
     random = np.random.default_rng(0)
     weights = [numpy_helper.from_array(random.normal(size=(4, 3, 3, 3)).astype(np.float32), f"w{i}") for i in (1, 2)]
     nodes = [
@@ -39,25 +50,77 @@ def project(tmp_path: Path) -> Path:
     target = helper.make_tensor_value_info("joined", TensorProto.FLOAT, ["n", 8, 6, 6])
     graph = helper.make_graph(nodes, "readme", [source], [target], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, tmp_path / "model.onnx")
+    onnx.save(model, folder / "model.onnx")
     for name in ("samples", "others"):
-        np.savez(tmp_path / f"{name}.npz", input=random.normal(size=(4, 3, 8, 8)).astype(np.float32))
-    (tmp_path / "photos").mkdir()
+        np.savez(folder / f"{name}.npz", input=random.normal(size=(4, 3, 8, 8)).astype(np.float32))
+    (folder / "photos").mkdir()
     for number in range(3):
         pixels = random.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
-    return tmp_path
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
+    return folder
 
 
-def test_every_command_of_the_readme_runs_in_its_order(cli: Cli, project: Path) -> None:
-    commands = [line.split("#")[0] for block in blocks("sh") for line in block.splitlines()]
-    qgraph_commands = [shlex.split(line)[1:] for line in commands if line.startswith("qgraph ")]
-    assert len(qgraph_commands) >= 11
-    for command in qgraph_commands:
+@pytest.fixture(scope="module")
+def known_project(new_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same once the README's main commands ran: c1, mse, minmax, model.int8.onnx; and what a device will give."""
+    folder = tmp_path_factory.mktemp("known") / "project"
+    shutil.copytree(new_project, folder)
+    with qgraph.open(folder / "qgraph.db") as database:
+        calibration = database.calibrate(folder / "model.onnx", folder / "samples.npz")
+        calibration.solve(target="tflite", observer="mse", name="mse").export(folder / "model.int8.onnx")
+        calibration.solve(target="tflite", observer="minmax", name="minmax")
+    (folder / "device").symlink_to("golden")
+    return folder
+
+
+@pytest.fixture
+def project(new_project: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(new_project, tmp_path, dirs_exist_ok=True))
+
+
+def run_all(cli: Cli, commands: list[list[str]]) -> None:
+    for command in commands:
         result = cli(*command)
         assert result.code == 0, (command, result.stderr)
         assert result.stdout
+
+
+def test_every_command_of_the_readme_runs_in_its_order(cli: Cli, project: Path) -> None:
+    commands = qgraph_commands(README)
+    assert len(commands) >= 11
+    run_all(cli, commands)
     assert (project / "model.int8.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if qgraph_commands(page.read_text())], ids=lambda page: page.stem
+)
+def test_every_command_of_a_page_runs_in_its_order(cli: Cli, known_project: Path, tmp_path: Path, page: Path) -> None:
+    shutil.copytree(known_project, tmp_path, symlinks=True, dirs_exist_ok=True)
+    run_all(cli, qgraph_commands(page.read_text()))
+
+
+def test_a_command_of_a_page_that_is_shown_is_one_that_runs() -> None:
+    for page in PAGES:
+        others = "\n".join(blocks("", page.read_text()))
+        assert not re.findall(r"^qgraph .*", others, re.MULTILINE), page
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("http:", "https:")):
+            continue
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target.read_text()), link
+
+
+def headings(page: str) -> set[str]:
+    """The names by which a page's headings are linked to."""
+    titles = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_other_commands_of_the_readme_are_targets_of_the_makefile() -> None:
