@@ -12,6 +12,9 @@ from qgraph.store.lookup import Member
 
 Answer = dict[str, Any]
 
+MOST_REASONS = 2
+"""That are told in one line."""
+
 
 def why_not(a: str, b: str, chain: tuple[Step, ...] | None, start: SlotPlan) -> Answer:
     """What keeps two names apart, and what would have to change.
@@ -23,11 +26,12 @@ def why_not(a: str, b: str, chain: tuple[Step, ...] | None, start: SlotPlan) -> 
         start: the slot that `a` means.
     """
     steps = [step_as_json(step) for step in chain or ()]
-    cuts = [step["barrier"] for step in steps if step["barrier"]]
+    cuts = list(dict.fromkeys(step["barrier"] for step in steps if step["barrier"]))
     shared = chain is not None and not cuts
     reason = f"{a} and {b} share" if shared else f"no rule, tensor or op leads from {a} to {b}"
     if cuts:
-        reason = f"{a} and {b} are kept apart: {'; '.join(dict.fromkeys(cuts))}"
+        told = f": {'; '.join(cuts)}" if len(cuts) <= MOST_REASONS else f" in {len(cuts)} places, first: {cuts[0]}"
+        reason = f"{a} and {b} are kept apart{told}"
     elif shared and start.scheme is None:  # the chain is empty: both are this one slot
         shared, reason = False, f"{a} is not quantized: {start.reason}"
     needed = [{"from": s["from"], "to": s["to"], "need": s["need"]} for s in steps if s["barrier"]]

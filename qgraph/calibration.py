@@ -210,6 +210,8 @@ def forecast(
 ) -> Answer:
     """Tell what `calibrate` with these arguments would collect and take: one inference, nothing is stored.
 
+    On the command line this is ``qgraph calibrate --dry-run``.
+
     What `calibrate` would refuse is refused. A one-shot iterator is used up; a module's ONNX file is not kept.
     """
     if question is not None:

@@ -12,7 +12,7 @@ from mobilenet_v2 import load
 from torch import Tensor, nn
 
 import qgraph
-from qgraph.errors import NotFoundError, UsageError
+from qgraph.errors import DataError, NotFoundError, UsageError
 
 BATCH: dict[str, Any] = {"input_shapes": [1, 3, 224, 224], "dynamic_shapes": "batch"}
 
@@ -177,3 +177,28 @@ def test_nested_items_are_verified_as_they_are_calibrated(tmp_path: Path) -> Non
     with qgraph.open(tmp_path / "q.db") as db:
         run = db.calibrate(Gate().eval(), items).solve(target="onnxruntime")
         assert run.verify(items).samples == 3
+
+
+class Nested(nn.Module):
+    """Takes a tensor, a tuple with a list in it, and a dict with a dict in it; each leaf counts differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, pair: Any, options: Any) -> Any:
+        return self.linear(x - 2 * pair[0] + 4 * pair[1][0] - 8 * options["a"] + 16 * options["in"]["b"])
+
+
+def test_tuples_and_dicts_in_an_item_are_verified_whatever_the_order_of_their_keys(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    leaves = [[torch.randn(1, 4) for _ in range(5)] for _ in range(3)]
+    tuples = [(x, (p, [q]), {"a": a, "in": {"b": b}}) for x, p, q, a, b in leaves]
+    swapped = [(x, [p, (q,)], {"in": {"b": b}, "a": a}) for x, p, q, a, b in leaves]
+    dicts = [dict(zip(("options", "pair", "x"), reversed(item), strict=True)) for item in tuples]
+    with qgraph.open(tmp_path / "q.db") as db:
+        run = db.calibrate(Nested().eval(), tuples).solve(target="onnxruntime")
+        found = [run.verify(items).outputs for items in (tuples, swapped, dicts)]
+        assert found[0] == found[1] == found[2]
+        with pytest.raises(DataError, match="an item of 2 arrays for 5 inputs"):
+            run.verify([item[:2] for item in tuples])

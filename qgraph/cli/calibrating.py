@@ -141,7 +141,10 @@ def calibrate(
         typer.Option("--lean", help="Collect only what --target needs: faster, but not for all targets, nor improve."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Run one inference, store nothing, and tell what it would take.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Run one inference, store nothing, and tell what it would take (in Python: forecast)."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

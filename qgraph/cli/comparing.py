@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +12,16 @@ from typer.exceptions import Exit
 
 import qgraph
 from qgraph.cli import completion
-from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, Top
+from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, Top, output_option
 from qgraph.cli.output import cell, decibel, note, plural, write_json, write_line, write_table
 
 app = typer.Typer()
 
 FAILED = 1
 """Exit code where the runs differ, or differ too much."""
+LONGEST_ORIGIN = 60
+"""Characters of both values of one origin that are shown."""
+DIGEST = re.compile("[0-9a-f]{32,64}")
 
 
 @app.command()
@@ -28,10 +32,7 @@ def diff(
     run_b: Annotated[
         str, typer.Argument(metavar="RUN_B", help="Another run.", show_default=False, autocompletion=completion.runs)
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Also draw it: an .svg or .png file.", show_default=False),
-    ] = None,
+    output: Annotated[Path | None, output_option("Also draw it: an .svg or .png file.")] = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,9 +133,23 @@ def show_scales(answer: dict[str, Any], top: int | None) -> None:
 
 
 def show_origins(answer: dict[str, Any], top: int | None) -> None:
-    """What the runs come from, where it differs: provenance and settings, and the names of two versions of a model."""
-    for name, change in [*answer["provenance"].items(), *answer["settings"].items()]:
-        write_line(f"{name}: {cell(change['a'])} → {cell(change['b'])}")
+    """What the runs come from, where it differs: provenance and settings, and the names of two versions of a model.
+
+    A digest tells no more than that it differs, so those are only named, as are long descriptions of the runtime.
+    """
+    changes = {**answer["provenance"], **answer["settings"]}
+    shown = {name: f"{cell(change['a'])} → {cell(change['b'])}" for name, change in changes.items()}
+    named = [
+        name
+        for name, change in changes.items()
+        if any(DIGEST.fullmatch(str(value)) for value in change.values())
+        or (name in answer["provenance"] and len(shown[name]) > LONGEST_ORIGIN)
+    ]
+    if named:
+        write_line(f"another origin: {', '.join(named)}; the values: qgraph show RUN --provenance")
+    for name, values in shown.items():
+        if name not in named:
+            write_line(f"{name}: {values}")
     show_list((f"renamed: {one['a']} → {one['b']}" for one in answer["renamed"]), "renamed", top)
     for what, run in (("removed", "a"), ("added", "b")):
         show_list((f"{what}: {tensor}, only in {answer[run]}" for tensor in answer[what]), what, top)

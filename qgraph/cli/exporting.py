@@ -9,7 +9,17 @@ import typer
 
 import qgraph
 from qgraph.cli import completion
-from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, MovedModel, Name, OpLibrary, RunArgument, Target
+from qgraph.cli.options import (
+    DEFAULT_DATABASE,
+    Db,
+    Json,
+    MovedModel,
+    Name,
+    OpLibrary,
+    RunArgument,
+    Target,
+    output_option,
+)
 from qgraph.cli.output import megabytes, note, plural, write_json, write_line
 from qgraph.formats.scale_files import FORMATS
 
@@ -23,7 +33,7 @@ SCALES = ", ".join(sorted(FORMATS))
 @app.command()
 def export(
     run: RunArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)],
+    output: Annotated[Path, output_option("The file to write.")],
     format: Annotated[  # noqa: A002
         str,
         typer.Option(

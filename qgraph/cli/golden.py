@@ -32,6 +32,7 @@ from qgraph.cli.options import (
     RunArgument,
     Top,
     UnusedDb,
+    output_option,
 )
 from qgraph.cli.output import note, plural, write_json, write_line, write_table
 
@@ -45,7 +46,7 @@ NAMES = 5
 def golden(
     run: RunArgument,
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write; a new one.", show_default=False)],
+    output: Annotated[Path, output_option("The folder to write; a new one.", metavar="FOLDER")],
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, max=LARGEST_COUNT, help="Samples to write.", show_default="4")
     ] = None,

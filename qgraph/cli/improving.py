@@ -21,7 +21,17 @@ from qgraph.cli.data_options import (
     Std,
     image_options,
 )
-from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, Name, OpLibrary, RunArgument
+from qgraph.cli.options import (
+    DEFAULT_DATABASE,
+    LARGEST_COUNT,
+    Db,
+    Json,
+    MovedModel,
+    Name,
+    OpLibrary,
+    RunArgument,
+    output_option,
+)
 from qgraph.cli.output import note, write_json, write_line
 from qgraph.cli.progress import Progress
 from qgraph.hints import suggest
@@ -35,12 +45,7 @@ def improve(
     data: Data,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The derived model's file.",
-            show_default="NAME.improved.onnx in the database's folder",
-        ),
+        output_option("The derived model's file.", show_default="NAME.improved.onnx in the database's folder"),
     ] = None,
     without: Annotated[
         list[str] | None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from qgraph.cli import completion
 from qgraph.constraints.merge_methods import MergeOptions
+from qgraph.errors import UsageError
 from qgraph.hints import DEFAULT_DATABASE as DEFAULT_DATABASE
 from qgraph.solve.run import ForceOverlap as OverlapSetting
 from qgraph.solve.run import Parameter
@@ -31,6 +32,19 @@ class ForceOverlap(StrEnum):
     def setting(self) -> OverlapSetting:
         """The same for Python."""
         return "auto" if self == ForceOverlap.AUTO else self == ForceOverlap.TRUE
+
+
+def output_option(told: str, *, metavar: str = "FILE", show_default: str | bool = False) -> Any:
+    """The option ``-o``. It names a file even where others would write to standard output, so ``-`` is refused."""
+    return typer.Option(
+        "--output", "-o", metavar=metavar, help=told, show_default=show_default, callback=_not_standard_output
+    )
+
+
+def _not_standard_output(path: Path | None) -> Path | None:
+    if path == Path("-"):
+        raise UsageError("standard output is no file", "-o -", "give the name of a file")
+    return path
 
 
 _A_RUN = "A run: r1, its name, or latest."

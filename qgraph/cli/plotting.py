@@ -9,7 +9,7 @@ import typer
 
 import qgraph
 from qgraph.cli import completion
-from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, RunArgument
+from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, RunArgument, output_option
 from qgraph.cli.output import decibel, write_json, write_line, write_table
 
 app = typer.Typer()
@@ -18,9 +18,7 @@ app = typer.Typer()
 @app.command()
 def plot(
     run: RunArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="An .svg or .png file.", show_default=False)
-    ],
+    output: Annotated[Path, output_option("An .svg or .png file.")],
     tensor: Annotated[
         str | None,
         typer.Option("--tensor", help="Draw this tensor.", show_default=False, autocompletion=completion.tensors),

@@ -167,6 +167,23 @@ def test_export_of_a_run_without_scales_says_what_is_missing(cli: Cli, small_mod
     refused(cli("export", "latest", "--format", "qdq", "-o", "out.onnx"), "r1", "calibrate")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export mse",
+        "plot mse --tensor x",
+        "diff mse mse",
+        "golden mse --data data.npz",
+        "improve mse --data data.npz",
+        "advise mse --data data.npz --target-snr 20",
+    ],
+)
+def test_a_file_that_is_to_be_standard_output(cli: Cli, calibrated: Path, data: Path, command: str) -> None:
+    before = sorted(data.parent.iterdir())
+    refused(cli(*command.split(), "-o", "-"), "standard output is no file", "-o -")
+    assert sorted(data.parent.iterdir()) == before
+
+
 def test_errors_are_json_too(cli: Cli) -> None:
     result = cli("runs", "--json")
     assert result.code == 2

@@ -10,6 +10,8 @@ import pytest
 from conftest import Cli
 from test_cli_json import COMMANDS
 
+import qgraph
+
 EXAMPLE = "Example: "
 
 
@@ -39,3 +41,8 @@ def test_help_shows_the_examples_at_any_width(cli: Cli, command: str, monkeypatc
         for words in examples(command):
             # A long word is folded on a narrow terminal, so spaces do not count.
             assert shlex.join(words).replace(" ", "") in shown.replace(" ", "")
+
+
+def test_a_dry_run_and_what_python_calls_it_lead_to_each_other(cli: Cli) -> None:
+    assert "forecast" in cli("calibrate", "--help").stdout
+    assert "--dry-run" in str(qgraph.Database.forecast.__doc__)

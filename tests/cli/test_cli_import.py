@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import Cli
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import qgraph
 from qgraph.cli.main import run
@@ -63,6 +63,35 @@ def test_what_is_exported_and_imported_is_the_same_run(
     priced = [one for one in ours.values() if one.noise_db is not None and one.scale == theirs[one.slot].scale]
     assert {one.role for one in priced} >= {"activation", "weight"}
     assert {one.slot: theirs[one.slot].noise_db for one in priced} == {one.slot: one.noise_db for one in priced}
+
+
+def test_a_requantize_between_equal_scales_is_none_once_it_was_exported(cli: Cli, tmp_path: Path) -> None:
+    """ppl_cuda aligns Add to its larger input and gives the group its range; another reader keeps that input apart."""
+    nodes = [
+        helper.make_node("Mul", ["x", "ten"], ["large"], "scale"),
+        helper.make_node("Relu", ["x"], ["small"], "relu"),
+        helper.make_node("Add", ["large", "small"], ["sum"], "add"),
+        helper.make_node("Sigmoid", ["large"], ["other"], "sigmoid"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "sum", "other")]
+    ten = numpy_helper.from_array(np.array([10], np.float32), "ten")
+    graph = helper.make_graph(nodes, "aligned", ends[:1], ends[1:], [ten])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "aligned.onnx")
+    np.savez("data.npz", x=np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32))
+    of_model = ("aligned.onnx", "--target", "ppl_cuda")
+    assert cli("calibrate", *of_model, "--data", "data.npz", "--observer", "minmax", "--name", "ours").code == 0
+    assert cli("export", "ours", "--format", "json", "-o", "ours.json").code == 0
+    imported = cli("import", "ours.json", "--model", *of_model, "--calibration", "c1", "--name", "theirs")
+    assert imported.code == 0, imported.stderr
+    (requantize,) = cli("scales", "ours", "--json").json["requantize"]
+    assert requantize["slot"] == "add:in:0"
+    large = cli("scales", "ours", "--json").json["tensors"]["large"]
+    assert (requantize["scale"], requantize["offset"]) == (large["scale"], large["offset"])
+    found = cli("diff", "ours", "theirs", "--json").json
+    assert found["scales"] == []
+    assert len(found["groups"]["merged"]) == 1
+    assert [one["slot"] for one in found["requantize"]] == ["add:in:0"]
+    assert cli("scales", "theirs", "--json").json["requantize"] == []
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -47,26 +48,44 @@ def test_a_title_is_no_markup_either(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.splitlines()[0].rstrip() == "[red]x[/red] :smile:"
 
 
+NO_DIFFERENCE: dict[str, Any] = {
+    "a": "r1",
+    "b": "r2",
+    "settings": {},
+    "groups": {"split": [], "merged": []},
+    "scales": [],
+    "states": [],
+    "requantize": [],
+    "provenance": {},
+    "coverage": {"a": {}, "b": {}},
+    "renamed": [],
+    "added": [],
+    "removed": [],
+    "failed": [],
+}
+
+
 def test_a_tensor_that_only_got_another_offset_shows_both_offsets(capsys: pytest.CaptureFixture[str]) -> None:
     change = {"tensor": "t", "a": {"scale": 0.5, "offset": -3}, "b": {"scale": 0.5, "offset": 4}, "ratio": 1.0}
-    nothing: dict[str, object] = {
-        "settings": {},
-        "groups": {"split": [], "merged": []},
-        "states": [],
-        "requantize": [],
-        "provenance": {},
-        "coverage": {"a": {}, "b": {}},
-        "renamed": [],
-        "added": [],
-        "removed": [],
-        "failed": [],
-    }
-    answer = {"a": "r1", "b": "r2", **nothing, "scales": [{**change, "damage_db": 0.0}]}
-    show_diff(answer, None, differs=True)
+    show_diff({**NO_DIFFERENCE, "scales": [{**change, "damage_db": 0.0}]}, None, differs=True)
     header, row, told = capsys.readouterr().out.splitlines()
     assert "offset in r1  offset in r2" in header
     assert row.split() == ["t", "0.5", "0.5", "-3", "4", "1", "0.0"]
     assert told == "1 tensor has another scale or offset"
+
+
+def test_a_diff_names_the_origins_whose_values_are_digests_and_shows_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    origins = {"model.graph": ("a" * 32, "b" * 32), "model.opset": (13, 17), "model.weights": ("c" * 32, "d" * 32)}
+    changes = {name: {"a": a, "b": b} for name, (a, b) in origins.items()}
+    settings = {"observer_digest": {"a": None, "b": "e" * 64}, "observer": {"a": "mse", "b": "x" * 64}}
+    show_diff({**NO_DIFFERENCE, "provenance": changes, "settings": settings}, None, differs=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "another origin: model.graph, model.weights, observer_digest; the values: qgraph show RUN --provenance",
+        "model.opset: 13 → 17",
+        f"observer: mse → {'x' * 64}",
+    ]
 
 
 def test_a_suggestion_names_the_database_only_where_it_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,10 @@ def test_why_of_tensors_that_do_not_share_says_so_and_why_not_what_would_have_to
     answer = cli("why", "x", CONCAT, "--run", "mse", "--json").json
     assert (answer["shared"], answer["path"]) == (False, [])
     assert cli("why-not", "x", CONCAT, "--run", "mse", "--json").json["shared"] is False
-    assert cli("why-not", "x", CONCAT, "--run", "mse").stdout
+    first_line, *chain = cli("why-not", "x", CONCAT, "--run", "mse").stdout.splitlines()
+    cuts = [line.split("   ")[-1] for line in chain if "╳" in line]
+    assert len(cuts) > 10
+    assert first_line == f"x and {CONCAT} are kept apart in {len(set(cuts))} places, first: {cuts[0]}"
 
 
 def test_groups_hold_every_quantized_slot_once(cli: Cli, calibrated: Path) -> None:

@@ -43,42 +43,95 @@ class Sample:
 
 
 def by_input(item: object, names: Sequence[str], where: str) -> Arrays:
-    """Arrays of an item by input name, in the order of the inputs; those of nested dicts are named KEY_KEY."""
+    """Arrays of an item by input name, in the order of the inputs.
+
+    An item is a dict by name, a tuple or list in the order of the inputs, or one array. What is nested in it, as
+    the arguments of a torch module may be, has the names that torch's exporter gives: ARGUMENT_KEY, ARGUMENT_INDEX.
+    """
     if isinstance(item, Mapping):
-        item = _flat(item)
-        for name in sorted(map(str, item)):
+        flat = _flat(item, names)
+        found = flat if flat.keys() & set(names) else _fitting(item, names) or flat
+        for name in sorted(found):
             if name not in names:
                 unknown = NotFoundError.among("input", name, names, f"the model's inputs are {', '.join(names)}")
                 raise DataError("data for an unknown input", f"{where}, {name}", unknown.cure)
         for name in names:
-            if name not in item:
+            if name not in found:
                 raise DataError("no data for an input of the model", f"{where}, input {name}", f"add {name}")
-        return {name: _array(item[name], f"{where}, input {name}") for name in names}
-    parts = list(item) if isinstance(item, tuple | list) else [item]
-    if len(parts) != len(names):
-        raise DataError(
-            f"an item of {len(parts)} arrays for {len(names)} inputs",
-            f"{where}, inputs {', '.join(names)}",
-            "yield a dict by input name, or use collate_fn to drop labels",
-        )
-    return {name: _array(part, f"{where}, input {name}") for name, part in zip(names, parts, strict=True)}
+    else:
+        parts = list(item) if isinstance(item, tuple | list) else [item]
+        found = _in_order(parts, names)
+        if len(found) != len(names):
+            raise DataError(
+                f"an item of {len(parts)} arrays for {len(names)} inputs",
+                f"{where}, inputs {', '.join(names)}",
+                "yield a dict by input name, or use collate_fn to drop labels",
+            )
+    return {name: _array(found[name], f"{where}, input {name}") for name in names}
 
 
-def _flat(item: Mapping[Any, Any]) -> dict[str, Any]:
-    """A dict without dicts in it, as the arguments of a torch module are called.
+def _in_order(parts: Sequence[object], names: Sequence[str]) -> dict[str, Any]:
+    """Arguments by input name; none if there are more or fewer than the inputs.
 
-    >>> _flat({"batch": {"image": 1, "depth": 2}, "size": 3})
-    {'batch_image': 1, 'batch_depth': 2, 'size': 3}
+    >>> _in_order([1, {"depth": 2, "image": 3}], ["size", "batch_image", "batch_depth"])
+    {'size': 1, 'batch_depth': 2, 'batch_image': 3}
+    """
+    found: dict[str, Any] = {}
+    for part in parts:
+        rest = names[len(found) :]
+        if not rest:
+            return {}
+        found |= _fitting(part, rest) or {rest[0]: part}
+    return found
+
+
+def _fitting(argument: object, names: Sequence[str]) -> dict[str, Any] | None:
+    """What is nested in an argument, by the first of the names; None if these are not names of one argument's parts."""
+    parts = _flat({"": argument}, ())
+    first = names[: len(parts)]
+    if len(first) < len(parts):
+        return None
+    for ending in parts:
+        argument_name = first[0].removesuffix(ending)
+        found = {f"{argument_name}{part}": value for part, value in parts.items()}
+        if found.keys() == set(first):
+            return found
+    return None
+
+
+def _flat(item: Mapping[Any, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A dict without dicts and lists of arrays in it, as the arguments of a torch module are called.
+
+    >>> _flat({"batch": {"image": 1, "depth": ({"left": 2}, {"left": 3})}, "size": 4}, ())
+    {'batch_image': 1, 'batch_depth_0_left': 2, 'batch_depth_1_left': 3, 'size': 4}
+
+    Args:
+        names: what has one of these names is an array, though it be written as lists.
     """
     flat: dict[str, Any] = {}
     waiting = [(str(key), value) for key, value in reversed(list(item.items()))]
     while waiting:
         name, value = waiting.pop()
-        if isinstance(value, Mapping):
-            waiting.extend((f"{name}_{key}", one) for key, one in reversed(list(value.items())))
-        else:
+        parts = None if name in names and not isinstance(value, Mapping) else _parts(value)
+        if parts is None:
             flat[name] = value
+        else:
+            waiting.extend((f"{name}_{key}", one) for key, one in reversed(parts))
     return flat
+
+
+def _parts(value: object) -> list[tuple[object, object]] | None:
+    """Keys and values of a dict, places and values of a tuple or list of arrays; None for what is an array itself.
+
+    >>> _parts(([[1.0, 2.0]], [[3.0, 4.0]])), _parts(({"left": 1.0}, {"left": 2.0}))
+    (None, [(0, {'left': 1.0}), (1, {'left': 2.0})])
+    """
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if not isinstance(value, tuple | list):
+        return None
+    holds_arrays = all(hasattr(one, "shape") or _parts(one) is not None for one in value)
+    return list(enumerate(value)) if holds_arrays else None
 
 
 def _array(value: object, where: str) -> NDArray[Any]:
