@@ -22,7 +22,7 @@ from onnx import ModelProto, helper
 
 from qgraph.analysis.sensitivity_model import Exported, Feed, Site, Switched
 from qgraph.analysis.sessions import InMemory, Sample, open_session, run_float
-from qgraph.analysis.verify_sums import inner
+from qgraph.analysis.verify_sums import BROKEN, count_broken, inner
 from qgraph.errors import DataError, ModelError
 from qgraph.formats.encoding import Encoding
 
@@ -138,14 +138,15 @@ class Probe:
             feeds: one per switch, see `Site.feed`.
         """
         fed = {key: value for feed in feeds for key, value in feed.items()}
-        signal, error = (dict.fromkeys(self._all, 0.0) for _ in range(2))
+        signal, error, broken = (dict.fromkeys(self._all, 0.0) for _ in range(3))
         for feed, expected in zip(self._feeds, self._expected, strict=True):
             for name, x, y in zip(self._outputs, expected, self._run({**feed, **fed}), strict=True):
                 finite = np.isfinite(x) & np.isfinite(y)
                 difference = (x - y)[finite]
                 signal[name] += inner(x[finite], x[finite])
                 error[name] += inner(difference, difference)
-        ratios = {name: _ratio(error[name], signal[name]) for name in self._all}
+                broken[name] += count_broken(x, y)
+        ratios = {name: BROKEN if broken[name] else _ratio(error[name], signal[name]) for name in self._all}
         ratios[TOGETHER] = sum(ratios.values()) / len(ratios)
         return {name: decibels(ratio) for name, ratio in sorted(ratios.items())}
 

@@ -7,7 +7,7 @@ deployment and merges away a requantize that has one reader; and every node as i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from qgraph.analysis.sessions import DTYPES, InMemory, Sample, open_session, run_float
 from qgraph.analysis.verify_labels import Accuracy, Hits, rows_of_classes
 from qgraph.analysis.verify_layers import Layers
+from qgraph.analysis.verify_slices import HiddenSlices, SliceSums
 from qgraph.analysis.verify_sums import OutputAgreement as OutputAgreement
 from qgraph.analysis.verify_sums import Sums
 from qgraph.errors import DataError, ModelError
@@ -31,6 +32,7 @@ class Verification:
         unoptimized: of the exported model with every node as it is written, where both were asked for.
         accuracy: by output, on labelled samples.
         layers: tensor by tensor, where it was asked for.
+        hidden: by output, slices that are far worse than it is as a whole, of the same model as `outputs`.
     """
 
     outputs: Mapping[str, OutputAgreement]
@@ -38,6 +40,7 @@ class Verification:
     unoptimized: Mapping[str, OutputAgreement] | None = None
     accuracy: Mapping[str, Accuracy] | None = None
     layers: Layers | None = None
+    hidden: Mapping[str, HiddenSlices] = field(default_factory=dict)
 
 
 def verify(
@@ -73,6 +76,7 @@ def verify(
         if (other := _numeric_outputs(session)) != names:
             raise ModelError("the models have other outputs", f"{names} and {other}", "verify an export of this model")
     sums = {way: {name: Sums() for name in names} for way in ways}
+    slices = {name: SliceSums() for name in names}
     true_classes = None if labels is None else iter(labels)
     hits: dict[str, Hits] = {}
     count = 0
@@ -84,6 +88,7 @@ def verify(
         for name, array in expected.items():
             for way in ways:
                 sums[way][name].add(array, np.asarray(found[way][name]), name)
+            slices[name].add(array, np.asarray(found[ways[0]][name]))
         if true_classes is not None:
             _judge(expected, found[ways[0]], next(true_classes), hits)
     if not count:
@@ -92,7 +97,9 @@ def verify(
     if labels is not None and not hits:
         raise DataError("no output has one row of classes per label", ", ".join(names), "leave out the labels")
     accuracy = None if labels is None else {name: one.accuracy() for name, one in sorted(hits.items())}
-    return Verification(agreements[ways[0]], count, agreements[False] if len(ways) > 1 else None, accuracy)
+    unoptimized = agreements[False] if len(ways) > 1 else None
+    hidden = {name: far for name, one in slices.items() if (far := one.hidden()) is not None}
+    return Verification(agreements[ways[0]], count, unoptimized, accuracy, hidden=hidden)
 
 
 def _judge(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import inf, log10
+from math import inf, isfinite, log10
 from pathlib import Path
 from statistics import median
 
@@ -31,6 +31,9 @@ AT_ONCE = 48
 
 DIVERGES_DB = 20.0
 """A tensor whose signal is less than this above its error has left the float model."""
+
+DROP_DB = 10.0
+"""What ops must lose to be told of: two or three factors of two are nothing special."""
 
 NO_NOISE_DB = -140.0
 """What noise below the least that is told counts for; as in `qgraph.solve.noise`."""
@@ -73,12 +76,35 @@ class GroupPrediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Where most is lost from one quantized tensor to the next, other than by rounding and clipping the next.
+
+    The ops between them make more of the errors that come in, those of rounded weights included: a logarithm of small
+    values, the difference of two large ones. What they read is what needs finer steps, however small its own noise is.
+
+    Attributes:
+        tensor, snr_db: where it arrives.
+        reads, reads_db: the worst of the quantized tensors that it is made of, and its SNR.
+        through: the types of the ops from those to the tensor, in the order of the model.
+        loss_db: the error there over that of all that it reads, and its own noise.
+    """
+
+    tensor: str
+    snr_db: float
+    reads: str
+    reads_db: float
+    through: tuple[str, ...]
+    loss_db: float
+
+
+@dataclass(frozen=True, slots=True)
 class Layers:
     """All quantized tensors in the order of the model.
 
     Attributes:
         below_db: what the first tensor that diverges is below.
         first: the first tensor whose signal is less than `below_db` above its error; None where there is none.
+        drop: where ops lose most, and that is `DROP_DB` at least; None where there is no such place.
         groups: what was predicted and measured of each, the worst deviation first.
         median_deviation_db, worst_deviation_db: of the groups, without and with its sign; None without groups.
     """
@@ -89,6 +115,7 @@ class Layers:
     groups: tuple[GroupPrediction, ...]
     median_deviation_db: float | None
     worst_deviation_db: float | None
+    drop: Drop | None = None
 
 
 Quantize = Callable[[ModelProto], ModelProto]
@@ -130,7 +157,48 @@ def verify_layers(
     groups = predictions(layers)
     deviations = [abs(one.deviation_db) for one in groups]
     worst = groups[0].deviation_db if groups else None
-    return Layers(tuple(layers), below_db, first, groups, median(deviations) if deviations else None, worst)
+    middle = median(deviations) if deviations else None
+    return Layers(tuple(layers), below_db, first, groups, middle, worst, largest_drop(model, layers))
+
+
+def largest_drop(model: ModelProto, layers: Sequence[Layer]) -> Drop | None:
+    """The place where ops make most of the errors that come in.
+
+    Args:
+        model: whose tensors the layers are, nodes in topological order.
+    """
+    known = {one.tensor: one for one in layers}
+    made_of: dict[str, tuple[dict[str, None], dict[str, None]]] = {}  # by tensor: what it reads, and through what
+    found: Drop | None = None
+    for node in model.graph.node:
+        reads: dict[str, None] = {}
+        through: dict[str, None] = {}
+        for name in node.input:
+            if name in known:
+                reads[name] = None
+            else:
+                further, ops = made_of.get(name, ({}, {}))
+                reads |= further
+                through |= ops
+        through[node.op_type] = None
+        made_of |= dict.fromkeys(node.output, (reads, through))
+        for name in node.output:
+            drop = (
+                _drop(known[name], [known[one] for one in reads], tuple(through)) if name in known and reads else None
+            )
+            if drop is not None and drop.loss_db >= max(DROP_DB, found.loss_db if found else 0.0):
+                found = drop
+    return found
+
+
+def _drop(layer: Layer, reads: Sequence[Layer], through: tuple[str, ...]) -> Drop | None:
+    """What is lost on the way to a tensor; None where an SNR is not finite: no error, or no signal."""
+    worst = min(reads, key=lambda one: one.agreement.snr_db)
+    here, before = layer.agreement.snr_db, worst.agreement.snr_db
+    if layer.measured_db is None or not isfinite(here) or not isfinite(before):
+        return None
+    loss = -here - 10 * log10(10 ** (-before / 10) + 10 ** (layer.measured_db / 10))
+    return Drop(layer.tensor, here, worst.tensor, before, through, loss)
 
 
 def predictions(layers: Iterable[Layer]) -> tuple[GroupPrediction, ...]:

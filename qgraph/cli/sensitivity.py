@@ -23,7 +23,17 @@ from qgraph.cli.data_options import (
     Std,
     image_options,
 )
-from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, OpLibrary, RunArgument, Top
+from qgraph.cli.options import (
+    DEFAULT_DATABASE,
+    LARGEST_COUNT,
+    Db,
+    Json,
+    MovedModel,
+    OpLibrary,
+    RunArgument,
+    Top,
+    output_option,
+)
 from qgraph.cli.output import note, plural, write_json, write_line, write_table
 from qgraph.cli.progress import Progress
 from qgraph.hints import suggest
@@ -102,12 +112,7 @@ def advise(
         float,
         typer.Option("--target-snr", metavar="DB", help="What the worst output is to reach.", show_default=False),
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Write the list as overrides for `qgraph solve --overrides`.", show_default=False
-        ),
-    ] = None,
+    output: Annotated[Path | None, output_option("Write the list as overrides for `qgraph solve --overrides`.")] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(
@@ -188,7 +193,9 @@ def _show(found: Answer) -> None:
 
 
 def _snr(value: float) -> str:
-    """An SNR in words; infinite where nothing is lost any more."""
+    """An SNR in words; infinite where nothing is lost any more, or all."""
+    if value == -math.inf:
+        return "NaN, infinity or no signal"
     return "nothing lost" if value == math.inf else f"{value:.2f} dB"
 
 

@@ -83,7 +83,8 @@ def verify(
 ) -> None:
     """Run the exported model against the float model: SNR, cosine, top-1 agreement per output.
 
-    In JSON, "snr_db" is null where the outputs are equal ("exact" is true) and where the float output is all zero.
+    In JSON, "snr_db" is null where the outputs are equal ("exact" is true), where the float output is all zero, and
+    where values are NaN or infinite that are not in the float model ("broken" counts them).
 
     Example: qgraph verify latest --data others.npz
 
@@ -118,6 +119,7 @@ def verify(
                 "unoptimized": compared.unoptimized,
                 "accuracy": compared.accuracy,
                 "layers": compared.layers,
+                "hidden": compared.hidden,
             }
         )
         return
@@ -142,6 +144,14 @@ def _show(compared: Verification, run: str) -> None:
         ],
         title=f"run {run} against the float model, {plural(compared.samples, 'sample')}",
     )
+    for name, one in compared.outputs.items():
+        if one.broken:
+            write_line(f"{name}: {plural(one.broken, 'value')} NaN or infinite that the float model has not")
+    for name, far in compared.hidden.items():
+        write_line(
+            f"{name} along axis {far.axis}: {len(far.snr_db)} of {far.slices} slices are more than "
+            f"{far.below_db:g} dB worse than the whole, {far.worst} the most ({far.snr_db[far.worst]:.1f} dB)"
+        )
 
 
 def _show_accuracy(accuracy: Mapping[str, Accuracy]) -> None:
@@ -173,6 +183,11 @@ def _show_layers(layers: Layers) -> None:
     write_line("")
     told = f"{layers.first} is the first tensor below {layers.below_db:g} dB" if layers.first else "none"
     write_line(f"first that diverges: {told}")
+    if (drop := layers.drop) is not None:
+        write_line(
+            f"largest drop: from {drop.reads_db:.1f} dB at {drop.reads} to {drop.snr_db:.1f} dB at {drop.tensor}, "
+            f"through {', '.join(drop.through)}: what these read needs finer steps"
+        )
     if layers.median_deviation_db is not None:
         write_line(
             f"noise of {plural(len(layers.groups), 'group')} as predicted from the statistics: off by "
@@ -190,6 +205,8 @@ def _show_layers(layers: Layers) -> None:
 
 def signal_to_noise(output: OutputAgreement) -> str:
     """Decibels, or in words why there are none."""
+    if output.broken:
+        return "not finite"
     if math.isfinite(output.snr_db):
         return f"{output.snr_db:.2f}"
     return "exact" if output.exact else "no signal"

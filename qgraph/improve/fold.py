@@ -6,6 +6,10 @@ of their own they are quantized twice more than needed::
     Conv(x, w, b) ─▶ Mul(k) ─▶ Add(t) ─▶ y        Conv(x, w·k, b·k + t) ─▶ y
 
 The op keeps its name, its output takes that of the last op that it swallowed, so y is found under the name that it had.
+
+A fully connected layer that is written as a MatMul and an Add becomes a Gemm, which adds its bias in 32 bits::
+
+    MatMul(x, w) ─▶ Add(t) ─▶ y                   Gemm(x, w, t) ─▶ y
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ def fold_factors(model: ModelProto, folder: Path) -> tuple[ModelProto, Mapping[s
     Returns:
         A model that computes the same but for rounding, and the names of the ops that each op swallowed.
     """
-    model = with_biases(model)
+    model = with_biases(_with_gemms(model))
     ops = weighted_ops(model.graph)
     values = constants_of(model, {name for op in ops for name in (op.weight, op.bias) if name}, folder)
     small = {one.name for one in model.graph.initializer if one.data_type == TensorProto.FLOAT}
@@ -76,6 +80,33 @@ def fold_factors(model: ModelProto, folder: Path) -> tuple[ModelProto, Mapping[s
         makers[node.output[0]] = makers.pop(parts.output)
         parts.output = node.output[0]
     return _rewritten(model, [parts for parts in makers.values() if parts.swallowed])
+
+
+def _with_gemms(model: ModelProto) -> ModelProto:
+    """A copy in which a MatMul of a matrix and a constant one is a Gemm, where only an Add of a vector reads it."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.input)
+        if value.type.tensor_type.HasField("shape")
+    }
+    constants = {one.name: len(one.dims) for one in graph.initializer if one.data_type == TensorProto.FLOAT}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in reads(node):
+            readers.setdefault(name, []).append(node)
+    shown = {value.name for value in graph.output}
+    for node in graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type != "MatMul":
+            continue
+        after = readers.get(node.output[0], [])
+        is_alone = len(after) == 1 and after[0].op_type == "Add" and node.output[0] not in shown
+        matrices = ranks.get(node.input[0]) == 2 and constants.get(node.input[1]) == 2
+        if is_alone and matrices and any(constants.get(name) == 1 for name in after[0].input):
+            node.op_type = "Gemm"
+    return result
 
 
 def _per_channel(constant: NDArray[np.float32], op: Weighted, rank: int) -> Wide | None:

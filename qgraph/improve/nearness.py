@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+BROKEN = 1e12
+"""Error over signal of an output with NaN or infinity where a number is wanted: more than any that works has."""
+
 LEAST_NOISE = 1e-10
 """Of an output, in the mean of several."""
 
@@ -57,15 +60,20 @@ class Powers:
 
 
 def powers_of(expected: Sequence[Outputs], actual: Iterable[Outputs]) -> Powers:
-    """What is wanted and what is missing, in squares, of each sample; values that are not finite do not count."""
+    """What is wanted and what is missing, in squares, of each sample.
+
+    Values that should not be finite do not count. Where others are not, no finite error is large enough: `BROKEN`.
+    """
     floats = [index for index, one in enumerate(expected[0]) if np.issubdtype(np.asarray(one).dtype, np.floating)]
     signal, error = np.zeros((len(expected), len(floats))), np.zeros((len(expected), len(floats)))
     for sample, (wanted, found) in enumerate(zip(expected, actual, strict=True)):
         for position, index in enumerate(floats):
             x, y = np.asarray(wanted[index], np.float64), np.asarray(found[index], np.float64)
-            finite = np.isfinite(x) & np.isfinite(y)
-            signal[sample, position] = np.square(x[finite]).sum()
-            error[sample, position] = np.square((x - y)[finite]).sum()
+            wanted_ones = np.isfinite(x)
+            x, y = x[wanted_ones], y[wanted_ones]
+            signal[sample, position] = np.square(x).sum()
+            broken = not np.isfinite(y).all()
+            error[sample, position] = BROKEN * max(1.0, signal[sample, position]) if broken else np.square(x - y).sum()
     return Powers(signal, error)
 
 

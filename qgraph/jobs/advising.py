@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 
@@ -42,8 +43,18 @@ OBSERVERS = ("mse", "minmax", "percentile", "kl")
 MOST_GROUPS = 32
 """For how many groups, those that lose most, other observers are tried."""
 
-SHOWN = 8
+SHOWN = 5
 """How many groups a line of the list names."""
+
+NAME_WIDTH = 48
+"""Of a name in the list: some exporters join those of all ops that they fused."""
+
+MODELS = 45
+"""How many models are tried at most, or nearly so; mostly fewer."""
+
+PART, OVERHEAD = 0.6, 1.0
+"""Of running all samples, what measuring a group or tensor takes: what lies before it is not run again; and the seconds
+beside it that solving and loading a model with changes take."""
 
 SHARED = 0.5
 """Of a tensor's noise: where sharing makes more than this, a sharing is offered to be dropped."""
@@ -107,11 +118,17 @@ def advise(
     if output is not None:
         refuse_to_overwrite(output, opened, database)
     samples, digest = few_samples(opened, data, steps or SAMPLES, images, report)
-    measured = measure(database, opened, samples, digest, libraries=libraries, tick=tick)
     with database.reading() as connection:
         run = runs.resolve_run(connection, opened.run)
         record = calibrations.load_calibration(connection, str(run.calibration))
+    started = perf_counter()
     work = _Work(database, record, opened, samples, libraries)
+    seconds = perf_counter() - started
+
+    def begin(missing: int) -> None:
+        report(_forecast(missing, len(samples), seconds))
+
+    measured = measure(database, opened, samples, digest, libraries=libraries, tick=tick, begin=begin)
     noise = {one.name: power(one.noise_db["all"]) for one in measured.groups}
     offered = [kind for kind in _offered(opened.data.settings) if kind not in without]
     candidates = [
@@ -163,6 +180,18 @@ def as_json(found: Advised) -> Answer:
     }
 
 
+def _forecast(missing: int, samples: int, seconds: float) -> str:
+    """What is ahead, in words.
+
+    >>> _forecast(314, 8, 0.5)
+    'to measure on 8 samples: 314 groups and tensors, then up to 45 models with changes: about 3 minutes'
+    """
+    minutes = (missing * PART * seconds + MODELS * (seconds + OVERHEAD)) / 60
+    told = f"about {minutes:.0f} minutes" if minutes > 1.5 else "a minute at most, or nearly so"
+    before = f"{missing} groups and tensors, then " if missing else ""
+    return f"to measure on {samples} samples: {before}up to {MODELS} models with changes: {told}"
+
+
 def _distinct(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
@@ -177,10 +206,20 @@ WORDS: Mapping[ChangeKind, str] = {
 
 def _text(step: Step) -> str:
     """A step in words: ``16 bits for 12 groups: a, b, …``; a group is called by its first tensor."""
-    names = _distinct(one.tensors[0] for one in step.changes)
+    names = [_short(name) for name in _distinct(one.tensors[0] for one in step.changes)]
     count = len(step.changes)
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     return f"{WORDS[step.kind]} for {count} group{'s' if count > 1 else ''}: {shown}"
+
+
+def _short(name: str) -> str:
+    """A name without its middle, where it is long.
+
+    >>> _short("model_1/dense/MatMul;model_1/dense/BiasAdd/ReadVariableOp;model_1/dense/Relu")
+    'model_1/dense/MatMul;mod…leOp;model_1/dense/Relu'
+    """
+    half = (NAME_WIDTH - 1) // 2
+    return name if len(name) <= NAME_WIDTH else f"{name[: half + 1]}…{name[-half:]}"
 
 
 def _offered(settings: RunSettings) -> Iterator[ChangeKind]:

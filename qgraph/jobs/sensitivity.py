@@ -32,7 +32,7 @@ from qgraph.store.sensitivities import Sensitivity, load_sensitivities, save_sen
 SAMPLES = 8
 """How many samples are measured on where nobody says."""
 
-METHOD = "1"
+METHOD = "2"
 """Of measuring; another one makes what is stored another measurement."""
 
 Measured = Mapping[Part, Noise]
@@ -123,8 +123,13 @@ def measure(
     *,
     libraries: Sequence[Path] = (),
     tick: Ticker | None = None,
+    begin: Callable[[int], None] = lambda _: None,
 ) -> Sensitivities:
-    """As `sensitivity`, on samples that are read already."""
+    """As `sensitivity`, on samples that are read already.
+
+    Args:
+        begin: called with how much there is to measure, before it is.
+    """
     exported = Exported(opened.model, opened.data)
     every = subjects(exported.sites, {group.id: group.tensors for group in opened.data.grouping.groups})
     with database.reading() as connection:
@@ -134,6 +139,7 @@ def measure(
     alike: dict[tuple[int, ...], list[Subject]] = {}
     for one in missing:  # a group of one tensor is that tensor
         alike.setdefault(tuple(site.position for site in one.sites), []).append(one)
+    begin(len(alike))
     done = 0
     for batch in batched([same[0] for same in alike.values()]):
         probe = Probe(exported, [site for one in batch for site in one.sites], samples, opened.model.folder, libraries)

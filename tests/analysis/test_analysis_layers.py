@@ -118,6 +118,36 @@ def test_the_noise_of_a_group_is_the_sum_over_its_tensors() -> None:
     assert second.deviation_db == pytest.approx(-1.0)
 
 
+def test_the_ops_that_make_most_of_small_errors_are_named(cli: Cli, tmp_path: Path) -> None:
+    """x ─ Mul ─▶ power ─ Neg ─ Abs ─ Log ─▶ level ─ MatMul ─▶ y: a logarithm makes two decades of power even."""
+    nodes = [
+        helper.make_node("Mul", ["x", "one"], ["power"], "scaled"),
+        helper.make_node("Neg", ["power"], ["minus"], "minus"),
+        helper.make_node("Abs", ["minus"], ["plus"], "plus"),
+        helper.make_node("Log", ["plus"], ["level"], "log"),
+        helper.make_node("MatMul", ["level", "w"], ["y"], "last"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 16]) for name in "xy"]
+    constants = [
+        numpy_helper.from_array(one, name) for name, one in (("one", np.ones(1, "f")), ("w", np.eye(16, dtype="f")))
+    ]
+    graph = helper.make_graph(nodes, "levels", ends[:1], ends[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    spread = 10 ** np.random.default_rng(0).uniform(-2, 0, size=(64, 16))
+    np.savez(tmp_path / "d.npz", x=spread.astype("f"))
+    assert cli("calibrate", "m.onnx", "--data", "d.npz", "--target", "onnxruntime").code == 0
+    drop = cli("verify", "latest", "--data", "d.npz", "--layers", "--json").json["layers"]["drop"]
+    assert (drop["reads"], drop["tensor"], drop["through"]) == ("power", "level", ["Neg", "Abs", "Log"])
+    assert 10 < drop["loss_db"] < drop["reads_db"] - drop["snr_db"]
+    told = next(
+        line
+        for line in cli("verify", "latest", "--data", "d.npz", "--layers").stdout.splitlines()
+        if "largest drop" in line
+    )
+    assert "dB at power to" in told
+    assert "through Neg, Abs, Log: what these read needs finer steps" in told
+
+
 # --- Labels --------------------------------------------------------------------------------------------------------
 
 

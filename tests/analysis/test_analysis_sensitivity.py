@@ -238,3 +238,49 @@ def test_a_run_without_scales_is_refused(cli: Cli, data: Path) -> None:
     for command in (("sensitivity",), ("advise", "--target-snr", 20)):
         refused = cli(command[0], "bare", "--data", data, *command[1:])
         assert (refused.code, "the run has no scales" in refused.stderr) == (2, True)
+
+
+def test_a_tensor_whose_quantization_makes_nan_loses_most_and_advise_takes_no_such_model(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """x ─▶ Mul ─▶ m ─▶ Log ─▶ y, positive but far from the step of m: 0 in integers, and −∞ behind the logarithm."""
+    scale = numpy_helper.from_array(np.array([1, 1e-6], "f"), "scale")
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["m"], "mul"),
+        helper.make_node("Log", ["m"], ["y"], "log"),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in "xy")
+    graph = helper.make_graph(nodes, "logarithm", [x], [y], [scale])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).uniform(0.5, 2, size=(8, 2)).astype("f"))
+    assert cli("calibrate", "m.onnx", "--data", "d.npz", "--target", "onnxruntime", "--observer", "minmax").code == 0
+    assert cli("verify", "r1", "--data", "d.npz", "--json").json["outputs"]["y"]["broken"] > 0
+    noise = {
+        one["name"]: one["noise_db"]["all"]
+        for one in cli("sensitivity", "r1", "--data", "d.npz", "--json").json["tensors"]
+    }
+    assert noise["m"] == pytest.approx(120)
+    advised = cli("advise", "r1", "--data", "d.npz", "--target-snr", "10", "-o", "o.toml", "--json").json
+    assert (advised["before_db"], advised["reached"]) == (None, True)
+    assert cli("solve", "r1", "--target", "onnxruntime", "--observer", "minmax", "--overrides", "o.toml").code == 0
+    assert cli("verify", "latest", "--data", "d.npz", "--json").json["outputs"]["y"]["broken"] == 0
+
+
+def test_advise_says_beforehand_what_it_will_measure_and_shortens_long_names(cli: Cli, data: Path) -> None:
+    model = onnx.load(data.parent / "m.onnx")
+    long = "joined/" * 20
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [long if name == "wc" else name for name in names]
+    next(one for one in model.graph.initializer if one.name == "wc").name = long
+    onnx.save(model, data.parent / "long.onnx")
+    assert cli("calibrate", "long.onnx", "--data", data, "--target", "tflite", "--name", "long").code == 0
+    told = cli("advise", "long", "--data", data, "--target-snr", "200")
+    first, second = (line for line in told.stderr.splitlines() if "measure" in line or "choose" in line)
+    assert "groups and tensors, then up to 45 models with changes: a minute at most" in first
+    assert "changes to choose from" in second
+    assert long not in told.stdout
+    assert "joined/joined/joined/joi…" in told.stdout
+    again = cli("advise", "long", "--data", data, "--target-snr", "200", "--json")
+    assert "to measure on 8 samples: up to 45 models" in again.stderr
+    assert any(long in one["tensors"] for one in again.json["changes"])

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qgraph.analysis.sessions import run_once
 from qgraph.analysis.verify import verify
+from qgraph.analysis.verify_sums import Sums
 from qgraph.errors import DataError, ModelError
 
 Samples = list[dict[str, NDArray[np.float32]]]
@@ -60,6 +61,17 @@ def test_figures_are_those_of_all_samples_together(tmp_path: Path, optimized: bo
     assert found.outputs["top"].top1 is None
 
 
+@pytest.mark.parametrize(("classes", "told"), [(3, 0.75), (1, None)])
+def test_the_classes_of_an_image_are_its_second_axis(classes: int, told: float | None) -> None:
+    expected = np.zeros((1, classes, 2, 2), "float32")
+    expected[0, 0] = 1.0
+    actual = expected.copy()
+    actual[0, -1, 1, 1] = 5.0
+    sums = Sums()
+    sums.add(expected, actual, "segments")
+    assert sums.agreement().top1 == told
+
+
 def test_a_model_agrees_with_itself_without_limit(tmp_path: Path) -> None:
     a = save(tmp_path / "a.onnx", [1, 2, 3, 4])
     one = verify(a, a, samples()).outputs["y"]
@@ -78,6 +90,13 @@ def test_values_that_are_not_finite_are_counted_and_spoil_nothing(tmp_path: Path
     one = verify(a, b, [{"x": np.array([[1, math.nan, math.inf]], "f")}]).outputs["y"]
     assert one.nonfinite == 2
     assert one.snr_db == pytest.approx(10 * math.log10(1 / 0.25))
+
+
+def test_a_value_that_only_the_exported_model_makes_nan_or_infinite_is_no_agreement(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a.onnx", [0, 0, 0]), save(tmp_path / "b.onnx", [math.nan, math.inf, 0])
+    found = verify(a, b, [{"x": np.array([[1, 2, math.inf]], "f")}]).outputs
+    assert (found["y"].exact, found["y"].snr_db, found["y"].broken, found["y"].nonfinite) == (False, -math.inf, 2, 3)
+    assert verify(a, a, [{"x": np.array([[1, 2, math.inf]], "f")}]).outputs["y"].broken == 0
 
 
 def test_samples_are_read_once_and_not_kept(tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ AGREEMENT = {
     "top1": NUMBER,
     "max_abs_error": float,
     "nonfinite": int,
+    "broken": int,
 }
+HIDDEN = {"axis": int, "slices": int, "below_db": float, "snr_db": {...: float}}
 NOISE_BY_PART = {"all": NUMBER, "rounding": NUMBER, "clipping": NUMBER, "sharing": NUMBER}
 SENSITIVITY = {
     "kind": str,
@@ -336,6 +338,7 @@ SHAPES: Mapping[str, Any] = {
         "unoptimized": {...: AGREEMENT},
         "accuracy": None,
         "layers": None,
+        "hidden": {...: HIDDEN},
     },
     "verify --layers": {
         "schema": int,
@@ -363,7 +366,19 @@ SHAPES: Mapping[str, Any] = {
             ],
             "median_deviation_db": NUMBER,
             "worst_deviation_db": NUMBER,
+            "drop": (
+                {
+                    "tensor": str,
+                    "snr_db": float,
+                    "reads": str,
+                    "reads_db": float,
+                    "through": [str],
+                    "loss_db": float,
+                },
+                None,
+            ),
         },
+        "hidden": {...: HIDDEN},
     },
     "golden": {
         "schema": int,

@@ -166,12 +166,17 @@ def test_verify_tells_a_perfect_match_from_an_output_that_is_all_zero(
     outputs = {
         "same": OutputAgreement(exact=True, snr_db=math.inf, max_abs_error=0.0, **figures),
         "zero": OutputAgreement(exact=False, snr_db=-math.inf, max_abs_error=1.0, **figures),
+        "nan": OutputAgreement(exact=False, snr_db=-math.inf, max_abs_error=0.0, broken=7, **figures),
     }
     monkeypatch.setattr(qgraph.Run, "verify", lambda *_, **__: Verification(outputs, 1))
     found = cli("verify", "latest", "--data", data, "--json").json["outputs"]
     assert {name: (one["exact"], one["snr_db"]) for name, one in found.items()} == {
         "same": (True, None),
         "zero": (False, None),
+        "nan": (False, None),
     }
-    rows = [line.split() for line in cli("verify", "latest", "--data", data).stdout.splitlines()]
-    assert [row[:3] for row in rows if row[0] in outputs] == [["same", "exact", "–"], ["zero", "no", "signal"]]
+    shown = cli("verify", "latest", "--data", data).stdout
+    rows = [line.split() for line in shown.splitlines()]
+    words = [["same", "exact", "–"], ["zero", "no", "signal"], ["nan", "not", "finite"]]
+    assert [row[:3] for row in rows if row[0] in outputs] == words
+    assert "nan: 7 values NaN or infinite that the float model has not" in shown

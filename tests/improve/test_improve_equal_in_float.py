@@ -161,3 +161,42 @@ def test_a_region_that_something_else_reads_is_left_alone(tmp_path: Path) -> Non
     ]
     model = saved(tmp_path / "m.onnx", nodes, {"w0": normal(4, 3, 1, 1), "w1": normal(4, 4, 1, 1)}, 4)
     assert regions(model.structure, weighted_ops(with_biases(model.proto).graph)) == []
+
+
+@pytest.mark.parametrize("order", [["a", "t"], ["t", "a"]])
+def test_a_fully_connected_layer_of_two_ops_becomes_one(tmp_path: Path, order: list[str]) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], name="flatten"),
+        helper.make_node("MatMul", ["flat", "w"], ["a"], name="matmul"),
+        helper.make_node("Add", order, ["b"], name="bias"),
+        helper.make_node("Reshape", ["b", "shape"], ["y"], name="shaped"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 5, 1])],
+        [
+            numpy_helper.from_array(normal(192, 5), "w"),
+            numpy_helper.from_array(normal(5), "t"),
+            numpy_helper.from_array(np.array([1, 5, 1]), "shape"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    model = load_model(tmp_path / "m.onnx")
+    folded, swallowed = fold_factors(model.proto, tmp_path)
+    assert swallowed == {"matmul": ("bias",)}
+    assert [node.op_type for node in folded.graph.node] == ["Flatten", "Gemm", "Reshape"]
+    x = normal(1, 3, 8, 8)
+    np.testing.assert_allclose(outputs(folded, x)["y"], outputs(model.proto, x)["y"], rtol=1e-5, atol=1e-4)
+
+
+def test_a_product_of_more_than_matrices_stays(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="matmul"),
+        helper.make_node("Add", ["a", "t"], ["y"], name="bias"),
+    ]
+    model = saved(tmp_path / "m.onnx", nodes, {"w": normal(8, 8), "t": normal(8)}, 3)
+    folded, swallowed = fold_factors(model.proto, tmp_path)
+    assert swallowed == {}
+    assert [node.op_type for node in folded.graph.node] == ["MatMul", "Add"]

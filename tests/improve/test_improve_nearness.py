@@ -32,6 +32,13 @@ def test_values_that_are_not_finite_do_not_count() -> None:
     assert found.error.tolist() == [[1.0]]
 
 
+def test_a_model_of_nan_is_farther_than_any_other() -> None:
+    wanted = [[np.array([3.0, 4.0])]]
+    broken = powers_of(wanted, [[np.array([np.nan, np.nan])]])
+    assert broken.noise()[0] > powers_of(wanted, [[np.array([-1e5, 1e5])]]).noise()[0] > 1
+    assert sure_gain_db(powers_of(wanted, [[np.array([0.0, 0.0])]]), broken) > 100
+
+
 def test_a_gain_on_every_sample_counts_in_full() -> None:
     assert sure_gain_db(powers(1, 1, 1), powers(2, 2, 2)) == pytest.approx(10 * np.log10(2))
 
