@@ -4,7 +4,7 @@
     python benchmarks/observers.py --groups 100 1000 --model mobilenet_v2 ppocr4_det
 
 The statistics of the models' tensors are collected once; groups are these tensors, taken in turn until there are
-enough of them. CPU time is that of this process, which computes on one thread; the least of the rounds is printed.
+enough of them. CPU time is that of this process, which computes on two threads; the least of the rounds is printed.
 Each observer is asked alone, and in the last column all of them at once, sharing what they have in common.
 """
 

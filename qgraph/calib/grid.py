@@ -50,6 +50,9 @@ ALL_BUT_SIGN = 0x7FFFFFFF
 FIRST_NORMAL = 1 << MANTISSA_BITS
 """Magnitudes below this are denormals."""
 
+_WIDTHS = np.ldexp(1.0, np.maximum(np.arange(FIRST_NONFINITE >> MANTISSA_BITS), 1) - 127 - MANTISSA_BITS)
+"""The width of a bin, by its exponent field."""
+
 
 def bin_of(values: ArrayLike) -> NDArray[np.uint32]:
     """The bin of each value, which is rounded to float32 first. Same shape as the input."""
@@ -64,19 +67,13 @@ def edges(bins: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     float32 is 2^128.
     """
     index = np.asarray(bins, dtype=np.int64)
-    magnitude = index & (SIGN_BIN - 1)
-    inner, outer = _magnitude_edge(magnitude), _magnitude_edge(magnitude + 1)
+    exponent, mantissa = (index & (SIGN_BIN - 1)) >> MANTISSA_BITS, index & (FIRST_NORMAL - 1)
+    width = _WIDTHS[exponent]
+    # Exponent field 0 has no implicit leading one.
+    significand = mantissa + FIRST_NORMAL * (exponent > 0)
+    inner, outer = significand * width, (significand + 1) * width
     negative = index >= SIGN_BIN
     return np.where(negative, -outer, inner), np.where(negative, -inner, outer)
-
-
-def _magnitude_edge(magnitude: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The smallest absolute value of a bin of that magnitude; exponent field 0 has no implicit leading one."""
-    exponent, mantissa = magnitude >> MANTISSA_BITS, magnitude & (FIRST_NORMAL - 1)
-    significand = mantissa + np.where(exponent > 0, FIRST_NORMAL, 0)
-    power = np.maximum(exponent, 1) - 127 - MANTISSA_BITS
-    edge: NDArray[np.float64] = np.ldexp(significand.astype(np.float64), power.astype(np.int32))
-    return edge
 
 
 def value_rank(bins: ArrayLike) -> NDArray[np.int64]:

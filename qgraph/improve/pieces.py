@@ -10,41 +10,24 @@ needed wait in memory, where they may be changed::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from qgraph.calib.runners.op_libraries import register, unregistered
+from qgraph.calib.side_by_side import side_by_side
 from qgraph.ir.onnx_tensors import external_folder_entry
 
 Values = MutableMapping[str, NDArray[Any]]
 """The tensors of one sample that are still needed, by name."""
 
-One = TypeVar("One")
-Made = TypeVar("Made")
-
 FATAL_ONLY = 4
 """onnxruntime's log level."""
-
-AT_A_TIME = 2
-"""Inferences side by side; each has one thread, so that results do not depend on the number of cores. It is faster than
-one inference on several threads, too, which wait for each other after every op."""
-
-
-def side_by_side(function: Callable[[One], Made], over: Iterable[One]) -> list[Made]:
-    """What a function makes of each, in their order, `AT_A_TIME` at a time.
-
-    >>> side_by_side(abs, [-2, 1])
-    [2, 1]
-    """
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(function, over))
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from qgraph.calib.runners.op_libraries import register
+from qgraph.calib.side_by_side import side_by_side
 from qgraph.formats.encoding import Encoding, encoding_of
 from qgraph.formats.qdq import to_qdq
 from qgraph.improve.nearness import Outputs, noise_of
-from qgraph.improve.pieces import FATAL_ONLY, Values, side_by_side
+from qgraph.improve.pieces import FATAL_ONLY, Values
 from qgraph.ir.onnx_import import ImportedModel
 from qgraph.ir.onnx_tensors import external_folder_entry
 from qgraph.solve.parameters import GroupParameters

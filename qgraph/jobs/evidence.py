@@ -35,7 +35,7 @@ def add_evidence(known: Evidence, plans: Iterable[SlotPlan], constant: Callable[
     constants = {plan.tensor for plan in quantized if plan.role == "constant"} - known.constants.keys()
     if not (weights or biases or constants):
         return known
-    from qgraph.calib.weights.scales import bias_magnitude, solve_weight  # loads torch
+    from qgraph.calib.weights.scales import bias_magnitude, solve_weight  # loads numba
 
     solutions = list(known.weights)
     for tensor in sorted({tensor for tensor, _ in weights}):

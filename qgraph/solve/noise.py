@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qgraph.calib.observers.density import Density, batches, densities
-from qgraph.calib.observers.error import decibels, error_energy, row_sums, signal_energy
+from qgraph.calib.decibels import decibels
+from qgraph.calib.observers.density import BATCH_EDGES, HALF_BATCH_EDGES, Density, batches, densities
+from qgraph.calib.observers.error import error_energy, row_sums, signal_energy
 from qgraph.calib.observers.moments import moments_of
-from qgraph.calib.observers.threads import one_thread
+from qgraph.calib.observers.threads import batches_beside, one_thread
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.tqc import Scheme
 
@@ -66,16 +67,25 @@ def channel_noise_db(
     flat = [
         one for own, channels in zip(quantizers, tensors, strict=True) for one, _ in zip(own, channels, strict=True)
     ]
-    energies: list[tuple[float, float] | None] = [None] * len(statistics)
-    for indices, density in _density_batches(statistics, torch.device(device)):
+    place = torch.device(device)
+
+    def measured(indices: list[int]) -> list[tuple[float, float]]:
+        density = densities([statistics[index] for index in indices], place)
         noise = _noise(density, [flat[index] for index in indices])
-        for index, n, s in zip(indices, noise.tolist(), signal_energy(density).tolist(), strict=True):
-            energies[index] = n, s
+        return list(zip(noise.tolist(), signal_energy(density).tolist(), strict=True))
+
+    beside = place.type == "cpu"
+    taken = list(_batches(statistics, HALF_BATCH_EDGES if beside else BATCH_EDGES))
+    measures = batches_beside(measured, taken) if beside else [measured(indices) for indices in taken]
+    energies: list[tuple[float, float] | None] = [None] * len(statistics)
+    for indices, several in zip(taken, measures, strict=True):
+        for index, energy in zip(indices, several, strict=True):
+            energies[index] = energy
     totals: list[tuple[float, float] | None] = [None] * len(tensors)
-    for owner, energy in zip(owners, energies, strict=True):
-        if energy is not None:
+    for owner, measure in zip(owners, energies, strict=True):
+        if measure is not None:
             so_far = totals[owner] or (0.0, 0.0)
-            totals[owner] = so_far[0] + energy[0], so_far[1] + energy[1]
+            totals[owner] = so_far[0] + measure[0], so_far[1] + measure[1]
     return [None if total is None else decibels(*total) for total in totals]
 
 
@@ -116,7 +126,9 @@ def channel_requantize_price_db(
     for channels, producer, reader in zip(tensors, producers, readers, strict=True):
         first, added, signal, known = 0.0, 0.0, 0.0, False
         both = list(zip(*(own * len(channels) if len(own) == 1 else own for own in (producer, reader)), strict=True))
-        for indices, density in _density_batches(channels, torch.device(device)):
+        # The order of a sum decides on its last bits, and this one is taken batch by batch.
+        for indices in _batches(channels, BATCH_EDGES):
+            density = densities([channels[index] for index in indices], torch.device(device))
             first += sum(_noise(density, [both[index][0] for index in indices]).tolist())
             signal += sum(signal_energy(density).tolist())
             added += sum(_added_energy(density.rows([row]), *both[index]) for row, index in enumerate(indices))
@@ -125,14 +137,11 @@ def channel_requantize_price_db(
     return answers
 
 
-def _density_batches(
-    statistics: Sequence[TensorStatistics], device: torch.device
-) -> Iterator[tuple[list[int], Density]]:
-    """Densities of the tensors with a finite value, in batches, each with the tensors' positions."""
+def _batches(statistics: Sequence[TensorStatistics], most_edges: int) -> Iterator[list[int]]:
+    """The positions of the tensors with a finite value, in batches."""
     known = [index for index, one in enumerate(statistics) if one.minimum is not None]
-    for batch in batches([statistics[index] for index in known]):
-        indices = [known[position] for position in batch]
-        yield indices, densities([statistics[index] for index in indices], device)
+    for batch in batches([statistics[index] for index in known], most_edges):
+        yield [known[position] for position in batch]
 
 
 def _noise(density: Density, quantizers: Sequence[Quantizer]) -> Tensor:

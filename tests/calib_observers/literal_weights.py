@@ -17,8 +17,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from qgraph.calib.decibels import decibels
 from qgraph.calib.evidence import METHODS, BiasMagnitude, WeightSolution
-from qgraph.calib.observers.error import decibels, row_sums, working_elements
+from qgraph.calib.observers.error import row_sums, working_elements
 from qgraph.calib.observers.minmax import finish_scales
 from qgraph.calib.observers.mse import ladder, rounded_cost
 from qgraph.calib.observers.threads import one_thread

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from qgraph.calib import grid
+from qgraph.calib.decibels import decibels
 from qgraph.calib.observers.density import densities
-from qgraph.calib.observers.error import decibels, error_energy, signal_energy
+from qgraph.calib.observers.error import error_energy, signal_energy
 from qgraph.calib.observers.moments import moments_of
 from qgraph.calib.statistics import TensorStatistics, statistics_of
 

@@ -1,5 +1,7 @@
 """Weight scales and bias magnitudes from raw values."""
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import torch
 from literal_weights import solve_weight as literally
 from numpy.typing import NDArray
 
+from qgraph.calib.observers import minmax, mse
+from qgraph.calib.weights import candidates
 from qgraph.calib.weights import slabs as weight_slabs
 from qgraph.calib.weights.scales import bias_magnitude, solve_weight
 from qgraph.errors import ModelError, NotFoundError, UsageError
@@ -167,3 +171,20 @@ def test_a_weight_that_is_mapped_from_a_file_stays_there(axis: int | None, tmp_p
         tracemalloc.stop()
     assert max(found.scale) == pytest.approx(1 / 127, rel=0.1)
     assert peak < 120 << 20
+
+
+@pytest.mark.parametrize("power_of_two", [False, True])
+def test_candidates_and_costs_are_those_of_the_mse_observer(*, power_of_two: bool) -> None:
+    rng = np.random.default_rng(3)
+    values = np.concatenate([rng.random(2000) * 2.0 ** rng.integers(-160, 140, 2000), 2.0 ** np.arange(-149.0, 130.0)])
+    center, same = values[:, None], torch.from_numpy(values)[:, None]
+    own = candidates.finish_scales(candidates.ladder(center, 8, -3, 3), power_of_two=power_of_two)
+    theirs = minmax.finish_scales(mse.ladder(same, 8, -3, 3), power_of_two=power_of_two)
+    assert own.tobytes() == theirs.numpy().tobytes()
+    assert candidates.rounded_cost(center).tobytes() == mse.rounded_cost(same).numpy().tobytes()
+
+
+def test_weights_are_solved_without_loading_torch() -> None:
+    code = "import sys, qgraph.calib.weights.scales, qgraph.jobs.calibrating; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

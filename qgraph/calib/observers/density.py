@@ -29,6 +29,10 @@ Floats = NDArray[np.float64]
 BATCH_EDGES = 1 << 20
 """Edges that are worked on together: a float64 tensor of them has 8 MiB, and about 30 live at once."""
 
+HALF_BATCH_EDGES = BATCH_EDGES // 2
+"""Where two batches are worked on at a time. It is faster for one, too: with larger tensors the allocator hands memory
+back to the system again and again."""
+
 
 @dataclass(frozen=True, eq=False)
 class Density:
@@ -76,12 +80,12 @@ def densities(statistics: Sequence[TensorStatistics], device: torch.device) -> D
     return Density(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def batches(statistics: Sequence[TensorStatistics]) -> Iterator[list[int]]:
-    """Indices of statistics of similar size, in batches of at most `BATCH_EDGES` edges once padded."""
+def batches(statistics: Sequence[TensorStatistics], most_edges: int = BATCH_EDGES) -> Iterator[list[int]]:
+    """Indices of statistics of similar size, in batches of at most `most_edges` edges once padded."""
     sizes = [2 * one.bins.size + 2 for one in statistics]
     batch: list[int] = []
     for index in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if batch and (len(batch) + 1) * sizes[index] > BATCH_EDGES:
+        if batch and (len(batch) + 1) * sizes[index] > most_edges:
             yield batch
             batch = []
         batch.append(index)
@@ -108,16 +112,19 @@ def _points(one: TensorStatistics) -> tuple[Floats, Floats]:
 
 def _pieces(one: TensorStatistics, points: Floats, masses: Floats) -> tuple[Floats, Floats]:
     """Edges, ascending, and the height right of each, of the values that are no points."""
-    order = np.argsort(grid.value_rank(one.bins))
-    bins, counts = one.bins[order], one.counts[order].astype(np.float64)
-    np.subtract.at(counts, np.searchsorted(grid.value_rank(bins), grid.value_rank(grid.bin_of(points))), masses)
-    bins, counts = bins[counts > 0], counts[counts > 0]
-    if not bins.size:
+    counts = one.counts.astype(np.float64)
+    np.subtract.at(counts, np.searchsorted(one.bins, grid.bin_of(points)), masses)
+    # Bins are sorted by their index: the positive ones first, ascending, then the negative ones, descending by value.
+    first_negative = int(np.searchsorted(one.bins, grid.SIGN_BIN))
+    order = np.concatenate([np.arange(one.bins.size - 1, first_negative - 1, -1), np.arange(first_negative)])
+    order = order[counts[order] > 0]
+    if not order.size:
         return np.zeros(1), np.zeros(1)
-    lower, upper = grid.edges(bins)
-    lower, upper = np.clip(lower, one.minimum, one.maximum), np.clip(upper, one.minimum, one.maximum)
-    heights = np.stack([counts / (upper - lower), np.zeros(bins.size)], axis=1).ravel()
-    edges = np.stack([lower, upper], axis=1).ravel()
+    lower, upper = (np.clip(side, one.minimum, one.maximum) for side in grid.edges(one.bins[order]))
+    edges, heights = np.empty((order.size, 2)), np.zeros((order.size, 2))
+    edges[:, 0], edges[:, 1] = lower, upper
+    heights[:, 0] = counts[order] / (upper - lower)
+    edges, heights = edges.ravel(), heights.ravel()
     # An upper edge that is the next bin's lower edge appears once, with the next bin's height.
     kept = np.append(edges[:-1] != edges[1:], True)
     return edges[kept], heights[kept]

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from qgraph.calib.grid import FIRST_NORMAL, SIGN_BIN
 from qgraph.calib.observers.catalog import entry_of, resolve_parameters
+from qgraph.calib.observers.density import BATCH_EDGES, HALF_BATCH_EDGES, batches
 from qgraph.calib.observers.entry import Parameter
 from qgraph.calib.observers.isotone import isotone
 from qgraph.calib.observers.kl import kl
 from qgraph.calib.observers.minmax import minmax, range_offset, range_scale
 from qgraph.calib.observers.mse import mse
 from qgraph.calib.observers.percentile import percentile
-from qgraph.calib.observers.prepared import prepared
+from qgraph.calib.observers.prepared import Prepared
 from qgraph.calib.observers.registry import Registered, range_of, registered
-from qgraph.calib.observers.threads import one_thread
+from qgraph.calib.observers.threads import batches_beside, one_thread
 from qgraph.calib.statistics import TensorStatistics
 from qgraph.errors import UsageError
 from qgraph.tqc import Scheme, offset_for
@@ -143,13 +144,27 @@ def observe_all(
             waiting.setdefault(scheme, []).append(index)
         elif one.minimum is not None:
             known[index] = (1.0, offset_for(0.0, 1.0, scheme))
+    # A user's own observer need not bear several threads.
+    beside = place.type == "cpu" and all(function in SHIPPED.values() for function, _ in functions)
+    most_edges = HALF_BATCH_EDGES if beside else BATCH_EDGES
+    tasks = [
+        (scheme, [indices[position] for position in batch])
+        for scheme, indices in waiting.items()
+        for batch in batches([statistics[index] for index in indices], most_edges)
+    ]
+
+    def answer(task: tuple[Scheme, list[int]]) -> list[list[ScaleAndOffset]]:
+        scheme, batch = task
+        members = Prepared([statistics[index] for index in batch], place)
+        found = (function(members, scheme, parameters, place) for function, parameters in functions)
+        return [list(zip(scale.tolist(), offset.tolist(), strict=True)) for scale, offset in found]
+
+    answered = batches_beside(answer, tasks) if beside else [answer(task) for task in tasks]
     answers = [list(known) for _ in functions]
-    for scheme, indices in waiting.items():
-        for batch, members in prepared([statistics[index] for index in indices], place):
-            for (function, parameters), found in zip(functions, answers, strict=True):
-                scale, offset = function(members, scheme, parameters, place)
-                for member, s, o in zip(batch, scale.tolist(), offset.tolist(), strict=True):
-                    found[indices[member]] = (s, o)
+    for (_, batch), several in zip(tasks, answered, strict=True):
+        for found, own in zip(answers, several, strict=True):
+            for index, scale_and_offset in zip(batch, own, strict=True):
+                found[index] = scale_and_offset
     return answers
 
 

@@ -13,15 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
+from qgraph.calib.decibels import decibels
 from qgraph.calib.evidence import METHODS, BiasMagnitude, WeightSolution
-from qgraph.calib.observers.error import decibels
-from qgraph.calib.observers.minmax import finish_scales
-from qgraph.calib.observers.mse import ladder, rounded_cost
-from qgraph.calib.observers.threads import one_thread
 from qgraph.calib.statistics import as_float32
+from qgraph.calib.weights.candidates import finish_scales, ladder, rounded_cost
 from qgraph.calib.weights.slabs import Floats, Slab, Weight, slabs, total
 from qgraph.errors import ModelError, NotFoundError, UsageError
 from qgraph.tqc import FLOAT32_TINY, Scheme
@@ -40,7 +37,6 @@ class _Channels:
     noise: Floats
 
 
-@one_thread()
 def solve_weight(
     tensor: str, values: ArrayLike, schemes: Sequence[Scheme], *, methods: Sequence[str] = METHODS
 ) -> tuple[WeightSolution, ...]:
@@ -71,7 +67,6 @@ def solve_weight(
     return tuple(solved[key] for key in wanted)
 
 
-@one_thread()
 def weight_noise_db(tensor: str, values: ArrayLike, scheme: Scheme, scale: Sequence[float]) -> float:
     """The noise of a weight with scales that are known, in dB; args and errors as `solve_weight`."""
     weight = np.asarray(values)
@@ -150,19 +145,19 @@ def _with_stand_ins(channels: _Channels, weight: Weight, scheme: Scheme, pool: T
 
 def _scale(slab: Slab, magnitude: Floats, scheme: Scheme, method: str) -> Floats:
     """The scale of each channel of a slab by one method: float64 [channels]."""
-    whole = finish_scales(torch.from_numpy(magnitude) / scheme.half_range, power_of_two=scheme.power_of_two)
-    return np.asarray((whole if method == "minmax" else _search(slab, whole[:, None], scheme)[:, 0]).numpy())
+    whole = finish_scales(magnitude / scheme.half_range, power_of_two=scheme.power_of_two)
+    return whole if method == "minmax" else _search(slab, whole[:, None], scheme)[:, 0]
 
 
-def _search(slab: Slab, whole: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+def _search(slab: Slab, whole: Floats, scheme: Scheme) -> Floats:
     """The scale of least squared error of each channel, the smallest among ties: float64 [channels, 1]."""
     best = whole
     for rungs, first, last in LADDERS:
         if scheme.power_of_two and rungs > LADDERS[0][0]:
             break
         scale = finish_scales(ladder(best, rungs, first, last), power_of_two=scheme.power_of_two)
-        cost = rounded_cost(torch.from_numpy(slab.energies(scale.numpy(), *_range(scheme))))
-        best = torch.where(cost == cost.amin(dim=1, keepdim=True), scale, torch.inf).amin(dim=1, keepdim=True)
+        cost = rounded_cost(slab.energies(scale, *_range(scheme)))
+        best = np.where(cost == cost.min(axis=1, keepdims=True), scale, np.inf).min(axis=1, keepdims=True)
     return best
 
 
