@@ -92,7 +92,7 @@ def _with_gemms(model: ModelProto) -> ModelProto:
         for value in (*graph.value_info, *graph.input)
         if value.type.tensor_type.HasField("shape")
     }
-    constants = {one.name: len(one.dims) for one in graph.initializer if one.data_type == TensorProto.FLOAT}
+    constants = {one.name: tuple(one.dims) for one in graph.initializer if one.data_type == TensorProto.FLOAT}
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in reads(node):
@@ -103,8 +103,10 @@ def _with_gemms(model: ModelProto) -> ModelProto:
             continue
         after = readers.get(node.output[0], [])
         is_alone = len(after) == 1 and after[0].op_type == "Add" and node.output[0] not in shown
-        matrices = ranks.get(node.input[0]) == 2 and constants.get(node.input[1]) == 2
-        if is_alone and matrices and any(constants.get(name) == 1 for name in after[0].input):
+        weight = constants.get(node.input[1], ())
+        # A weight that others read stays as it is, and so would the Add; a longer bias widens the output.
+        matrices = ranks.get(node.input[0]) == 2 and len(weight) == 2 and len(readers[node.input[1]]) == 1
+        if is_alone and matrices and any(constants.get(name) in ((1,), weight[1:]) for name in after[0].input):
             node.op_type = "Gemm"
     return result
 

@@ -200,3 +200,29 @@ def test_a_product_of_more_than_matrices_stays(tmp_path: Path) -> None:
     folded, swallowed = fold_factors(model.proto, tmp_path)
     assert swallowed == {}
     assert [node.op_type for node in folded.graph.node] == ["MatMul", "Add"]
+
+
+def test_a_product_whose_bias_cannot_be_folded_stays_one(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Add", ["a", "t"], ["b"], name="first_bias"),
+        helper.make_node("MatMul", ["b", "w"], ["c"], name="second"),
+        helper.make_node("Add", ["c", "t"], ["d"], name="second_bias"),
+        helper.make_node("MatMul", ["d", "column"], ["e"], name="narrow"),
+        helper.make_node("Add", ["e", "t"], ["y"], name="wider"),
+    ]
+    values = {"w": normal(5, 5), "t": normal(5), "column": normal(5, 1)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [3, 5])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3, 5])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=8), tmp_path / "m.onnx")
+    model = load_model(tmp_path / "m.onnx")
+    folded, swallowed = fold_factors(model.proto, tmp_path)
+    assert swallowed == {}
+    assert [node.op_type for node in folded.graph.node] == ["MatMul", "Add"] * 3
+    x = normal(3, 5)
+    np.testing.assert_allclose(outputs(folded, x)["y"], outputs(model.proto, x)["y"], rtol=1e-5, atol=1e-4)
