@@ -286,7 +286,7 @@ def test_tflite_has_a_scale_for_each_output_of_fully_connected_and_one_for_a_sta
 
 
 def test_htp_v68_has_one_scale_for_a_matrix_and_later_ones_have_one_per_output() -> None:
-    assert channels(on("qnn", linear(), "gemm")) == {"gemm": 1, "transposed": 0, "matmul": 1, "batched": 2}
+    assert channels(on("qnn", linear(), "gemm")) == {"gemm": 1, "transposed": 0, "matmul": 1, "batched": None}
     assert set(channels(on("qnn@68", linear(), "gemm")).values()) == {None}
 
 
@@ -489,3 +489,15 @@ def test_an_index_is_no_value_and_a_gather_passes_its_data_on(target: str) -> No
     assert [(tie.a, tie.b, tie.strength) for tie in constraints.same] == (
         [("g:in:0", "g:out:0", Strength.EXACT)] if listed else []
     )
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "openvino_npu", "qnn", "tensorrt", "tflite", "xnnpack"])
+def test_a_matrix_has_a_scale_for_each_column_and_a_stack_of_matrices_one(target: str) -> None:
+    sketch = Sketch()
+    sketch.constant("matrix", (4, 5))
+    sketch.constant("stack", (3, 4, 5))
+    sketch.op("MatMul", "x matrix", "y")
+    sketch.op("MatMul", "x stack", "z")
+    slots = on(target, sketch, "y z").slots
+    schemes = [slots[slot].scheme for slot in ("y:in:1", "z:in:1")]
+    assert [scheme.axis for scheme in schemes if scheme] == [1, None]
