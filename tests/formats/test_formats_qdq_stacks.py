@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 import qgraph
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "qnn", "tensorrt", "tflite", "xnnpack"])
-@pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "qnn", "tensorrt", "xnnpack"])
+@pytest.mark.parametrize("shape", [(1, 4, 5), (2, 3, 4, 5)])
 def test_a_stack_of_matrices_is_exported_and_near(tmp_path: Path, target: str, shape: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)
     weight = numpy_helper.from_array(random.normal(size=shape).astype(np.float32), "stack")
