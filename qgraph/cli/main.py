@@ -9,9 +9,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
-from typer.exceptions import TyperException
+from typer.exceptions import Exit, TyperException
 
 from qgraph.cli import (
     analyzing,
@@ -31,7 +33,7 @@ from qgraph.cli import (
     solving,
     verifying,
 )
-from qgraph.cli.output import emit, visible
+from qgraph.cli.output import emit, visible, write_line
 from qgraph.errors import ConflictError, QgraphError, UsageError
 from qgraph.jobs.interrupting import TERMINATED, terminate
 
@@ -60,6 +62,21 @@ app.add_typer(improving.app)
 app.add_typer(checking.app)
 app.add_typer(database.removal)
 app.add_typer(database.app, name="db")
+
+
+def _show_version(asked: object) -> None:
+    if asked:
+        write_line(f"qgraph {version('qgraph')}")
+        raise Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)]
+
+
+@app.callback()
+def program(*, _version: Version = False) -> None:
+    """What may stand before a command."""
+
 
 FOUND = 1
 """Exit code of a command that was asked to look for something and found it."""

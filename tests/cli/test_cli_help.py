@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+from importlib.metadata import version
 
 import pytest
 from conftest import Cli
@@ -19,6 +20,11 @@ def examples(command: str) -> list[list[str]]:
     """The words of every example in a command's help; each goes on to the next one or to a blank line."""
     parts = re.split(rf"\n\s*\n|\n(?={EXAMPLE})", inspect.cleandoc(COMMANDS[command].help))
     return [shlex.split(part.removeprefix(EXAMPLE)) for part in parts if part.startswith(EXAMPLE)]
+
+
+def test_the_version_is_that_of_the_package(cli: Cli) -> None:
+    told = cli("--version")
+    assert (told.code, told.stdout) == (0, f"qgraph {version('qgraph')}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
