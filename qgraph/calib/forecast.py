@@ -51,6 +51,8 @@ BINS_PER_PAGE = PAGE // 8
 STATISTIC_PER_PAGE = 12 * BINS_PER_PAGE
 OVERHEAD_PER_TENSOR = 132 * 1024
 DATABASE = 24 * 2**20
+CHECKPOINT = 7 * 2**20
+"""Of `DATABASE`, what a process still grows by once it has opened one."""
 FORMULA = "fixed + threads * activations + tensors * 132 KiB + pages * 10 KiB + 2 * channels and rows"
 """The peak memory, as the head of this module tells it."""
 
@@ -141,11 +143,14 @@ class Trial:
     footprint: Footprint
 
 
-def try_out(runner: Runner, source: DataSource, plan: CollectionPlan, limit: int | None = None) -> Trial:
+def try_out(
+    runner: Runner, source: DataSource, plan: CollectionPlan, limit: int | None = None, reserve: int = DATABASE
+) -> Trial:
     """Read the data once, and run and count its largest batch.
 
     Args:
         limit: samples to use; None for all.
+        reserve: bytes for the database: `DATABASE`, or `CHECKPOINT` if it is open.
 
     Raises:
         DataError: as a calibration would.
@@ -172,7 +177,7 @@ def try_out(runner: Runner, source: DataSource, plan: CollectionPlan, limit: int
         recorder.add(values[name], hashes, scratch)
         seconds += time.perf_counter() - began
     share = survey.size / max(1, _size(survey.largest))
-    footprint = Footprint(fixed + DATABASE + THREADS * scratch.nbytes, activations, MappingProxyType(counters))
+    footprint = Footprint(fixed + reserve + THREADS * scratch.nbytes, activations, MappingProxyType(counters))
     return Trial(survey.samples, len(survey.largest), survey.seconds, seconds * share, all_pages, footprint)
 
 
