@@ -2,16 +2,16 @@
 
 The data is read once, the largest batch in it is run and counted. Then, for `t` inferences at a time::
 
-    peak memory = fixed + t · activations + tensors · 132 KiB + pages · 10 KiB + 2 · channels and rows
+    peak memory = fixed + t · activations + tensors · 132 KiB + pages · 16 KiB + 2 · channels and rows
 
 - *fixed*: the process once the model is loaded and its weights are looked at; 24 MiB for the database and a checkpoint
   on its way into it, and 512 KiB per inference at a time for a scratch histogram.
 - *activations*: what one inference keeps: the exposed tensors, or what the process grew by if that is more.
 - *132 KiB* per collected tensor: its counters take 2 of them beside those pages; the rest is a reserve, since a process
   grows by more than what it holds.
-- *pages*: the 4 KiB pages of the histograms that values fall into, each 512 bins of 8 bytes. A statistic that is
-  given away holds 12 bytes per bin: 6 KiB more per page, if every bin of it is taken. Few pages come with more
-  samples, because a page spans two octaves.
+- *pages*: the 4 KiB pages of the histograms that values fall into, each 1,024 bins of 4 bytes. A statistic that is
+  given away holds 12 bytes per bin: 12 KiB more per page, if every bin of it is taken. Few pages come with more
+  samples, because a page spans four octaves.
 - *channels and rows*: the counters beside the histograms, twice, because they widen with more samples.
 
 A checkpoint compresses statistics one by one, so what is foretold for those that are given away is a reserve.
@@ -47,13 +47,13 @@ from qgraph.errors import DataError
 from qgraph.ir.elements import Structure, Tensor
 
 PAGE = 4096
-BINS_PER_PAGE = PAGE // 8
+BINS_PER_PAGE = PAGE // 4
 STATISTIC_PER_PAGE = 12 * BINS_PER_PAGE
 OVERHEAD_PER_TENSOR = 132 * 1024
 DATABASE = 24 * 2**20
 CHECKPOINT = 7 * 2**20
 """Of `DATABASE`, what a process still grows by once it has opened one."""
-FORMULA = "fixed + threads * activations + tensors * 132 KiB + pages * 10 KiB + 2 * channels and rows"
+FORMULA = "fixed + threads * activations + tensors * 132 KiB + pages * 16 KiB + 2 * channels and rows"
 """The peak memory, as the head of this module tells it."""
 
 STORED_PER_BIN = 1

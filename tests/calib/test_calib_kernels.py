@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import qgraph
-from qgraph.calib.cpu.accumulator import Accumulator
+from qgraph.calib.cpu import accumulator as accumulating
+from qgraph.calib.cpu.accumulator import LARGEST_COUNT, LARGEST_PIECE, Accumulator
 from qgraph.calib.cpu.compiling import cpu_features
 from qgraph.calib.cpu.kernels import BLOCK
 from qgraph.calib.statistics import empty_statistics, merge, same_statistics, statistics_of
@@ -91,6 +92,28 @@ def test_counts_do_not_overflow_32_bits() -> None:
     accumulator = Accumulator(start=big)
     accumulator.add(np.ones(1, np.float32))
     assert accumulator.snapshot().counts.tolist() == [2**34 + 1]
+
+
+@settings(deadline=None)
+@given(st.lists(activations(), max_size=6), st.integers(1, 200))
+def test_counters_are_emptied_before_they_could_overflow(arrays: list[NDArray[np.float32]], limit: int) -> None:
+    assert LARGEST_PIECE <= LARGEST_COUNT <= np.iinfo(np.uint32).max
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accumulating, "LARGEST_COUNT", limit)
+        accumulator = Accumulator(ATOMS)
+        for array in arrays:
+            accumulator.add(array)
+    values = np.concatenate([np.empty(0, np.float32), *(array.reshape(-1) for array in arrays)])
+    assert same_statistics(accumulator.snapshot(), statistics_of(values, ATOMS, samples=len(arrays)))
+
+
+def test_a_counter_holds_what_fits_32_bits_and_no_more() -> None:
+    accumulator = Accumulator()
+    accumulator.add(np.ones(1, np.float32))
+    accumulator._totals[accumulator.snapshot().bins] = accumulating.LARGEST_COUNT
+    accumulator._room = 0
+    accumulator.add(np.ones(3, np.float32))
+    assert accumulator.snapshot().counts.tolist() == [accumulating.LARGEST_COUNT + 3]
 
 
 def test_cpu_features_are_one_line_and_stable() -> None:

@@ -15,10 +15,10 @@ from qgraph.calib.cpu.kernels import (
     HOLDS_MAXIMUM,
     HOLDS_MINIMUM,
     LANES,
-    LINE,
     LOWEST_FINITE,
     MAXIMUM,
     MINIMUM,
+    OCTAVE,
     PLACES,
     POSITIVE_FIRST,
     add_bits,
@@ -28,7 +28,10 @@ from qgraph.calib.provenance import Provenance, smallest
 from qgraph.calib.statistics import TensorStatistics, as_float32, atoms_of, empty_statistics
 
 LARGEST_PIECE: Final = 1 << 31
-"""Elements that are counted before the 32-bit counters are emptied."""
+"""Elements that are counted in the scratch histogram before they are moved."""
+
+LARGEST_COUNT: Final = (1 << 32) - 1
+"""What a counter can hold."""
 
 
 def empty_scratch() -> NDArray[np.uint32]:
@@ -49,8 +52,9 @@ class Accumulator:
         self._atom_bits = self._atoms.view(np.int32)
         self._atom_counts = np.array([count for _, count in begin.atoms], np.int64)
         # A mapping of its own: an allocator may reuse memory, and would write zeros to all of it.
-        self._totals = np.frombuffer(mmap.mmap(-1, 8 * BIN_COUNT, access=mmap.ACCESS_COPY), np.int64)
-        self._totals[begin.bins] = begin.counts
+        self._totals = np.frombuffer(mmap.mmap(-1, 4 * BIN_COUNT, access=mmap.ACCESS_COPY), np.uint32)
+        self._room = LARGEST_COUNT  # elements that a counter can take without overflow
+        self._before = begin.bins, begin.counts  # counted before the counters were last empty
         self._tally = np.zeros(PLACES, np.int64)
         self._tally[:POSITIVE_FIRST] = (
             ordered(begin.minimum) if begin.minimum is not None else HIGHEST_FINITE + 1,
@@ -62,7 +66,7 @@ class Accumulator:
             begin.negative_infinities,
             begin.zeros,
         )
-        self._tally[POSITIVE_FIRST:PLACES] = _lines_in_use(begin.bins)
+        self._tally[POSITIVE_FIRST:PLACES] = _octaves_in_use(begin.bins)
         self._samples = begin.samples
         self._provenance = begin.provenance
 
@@ -85,6 +89,9 @@ class Accumulator:
             scratch = empty_scratch() if scratch is None else scratch
             for start in range(0, flat.size, LARGEST_PIECE):
                 bits = flat[start : start + LARGEST_PIECE].view(np.int32)
+                if bits.size > self._room:
+                    self._empty()
+                self._room -= bits.size
                 before = self._tally[MINIMUM], self._tally[MAXIMUM]
                 holds = add_bits(bits, scratch, self._totals, self._tally, self._atom_bits, self._atom_counts)
                 if holds:
@@ -108,16 +115,37 @@ class Accumulator:
             nonfinite = smallest((nonfinite, sample))
         return Provenance(minimum, maximum, nonfinite)
 
+    def _counted(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The bins that hold something, and how much: what was counted before, and what the counters hold."""
+        before, before_counts = self._before
+        bins, counts = [], []
+        for first, last in self._tally[POSITIVE_FIRST:PLACES].reshape(2, 2):
+            held = self._totals[first:last].astype(np.int64)
+            of_these = (before >= first) & (before < last)
+            held[before[of_these] - first] += before_counts[of_these]
+            filled = np.flatnonzero(held)
+            bins.append(first + filled)
+            counts.append(held[filled])
+        return np.concatenate(bins).astype(np.uint32), np.concatenate(counts)
+
+    def _empty(self) -> None:
+        """List what the counters hold."""
+        self._before = self._counted()
+        for first, last in self._tally[POSITIVE_FIRST:PLACES].reshape(2, 2):
+            self._totals[first:last] = 0
+        self._room = LARGEST_COUNT
+
     def snapshot(self) -> TensorStatistics:
         """The statistics so far, as a value that later `add` calls do not change."""
-        minimum, minimum_count, maximum, maximum_count, nan, positive, negative, zeros, *lines = map(int, self._tally)
-        in_use = [(lines[0], lines[1]), (lines[2], lines[3])]
-        bins = np.concatenate([first + np.flatnonzero(self._totals[first:last]) for first, last in in_use])
+        minimum, minimum_count, maximum, maximum_count, nan, positive, negative, zeros = map(
+            int, self._tally[:POSITIVE_FIRST]
+        )
+        bins, counts = self._counted()
         some = bool(bins.size) or zeros > 0
         low, high = (value_of(minimum), value_of(maximum)) if some else (None, None)
         return TensorStatistics(
-            bins=bins.astype(np.uint32),
-            counts=self._totals[bins],
+            bins=bins,
+            counts=counts,
             zeros=zeros,
             nan=nan,
             positive_infinities=positive,
@@ -135,11 +163,11 @@ class Accumulator:
         )
 
 
-def _lines_in_use(bins: NDArray[np.uint32]) -> list[int]:
-    """First and last bin of the whole lines that hold these bins: positive ones, then negative ones; 0 for none."""
+def _octaves_in_use(bins: NDArray[np.uint32]) -> list[int]:
+    """First and last bin of the whole octaves that hold these bins: positive ones, then negative ones; 0 for none."""
     found: list[int] = []
     for side in (bins[bins < SIGN_BIN], bins[bins >= SIGN_BIN]):
-        found += [int(side[0]) // LINE * LINE, int(side[-1]) // LINE * LINE + LINE] if side.size else [0, 0]
+        found += [int(side[0]) // OCTAVE * OCTAVE, int(side[-1]) // OCTAVE * OCTAVE + OCTAVE] if side.size else [0, 0]
     return found
 
 

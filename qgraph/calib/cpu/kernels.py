@@ -3,8 +3,8 @@
 Each element costs one load, one shift and one increment, in a scratch histogram that all tensors share, so that it
 stays in the cache. What was counted there is then moved to the tensor's own histogram::
 
-    activation ─▶ scratch, uint32 ─▶ move the lines of bins that the tensor has in use ─▶ totals, int64
-                                     moved less than was counted? look through all lines
+    activation ─▶ scratch, uint32 ─▶ move the octaves that the tensor has in use ─▶ totals, uint32
+                                     moved less than was counted? look through all bins
 
 Extremes come from the histogram, too: only an activation whose outermost bin reaches that of an extreme so far is
 looked at once more. The same holds for atoms, for what is not finite, and for the first block with zeros; those behind
@@ -32,9 +32,12 @@ LANES: Final = 8
 power of two."""
 
 LINE: Final = 16
-"""Counters of the scratch histogram that are looked at and moved together: 64 bytes."""
+"""Counters that are looked at together where an end of the histogram is searched: 64 bytes."""
 
 OCTAVE: Final = 1 << MANTISSA_BITS
+"""Counters that are looked at and moved together. Fewer at a time would be moved behind branches that no processor
+foretells."""
+
 SPARE_OCTAVES: Final = 4
 """Octaves below the smallest magnitude so far that are looked at, too."""
 
@@ -46,7 +49,7 @@ MINIMUM, MINIMUM_COUNT, MAXIMUM, MAXIMUM_COUNT, NAN, POSITIVE_INFINITIES, NEGATI
 """Places in the tally: extremes as ordered integers, their multiplicities, and what is not finite."""
 
 ZEROS, POSITIVE_FIRST, POSITIVE_LAST, NEGATIVE_FIRST, NEGATIVE_LAST, PLACES = range(7, 13)
-"""Further places: zeros of either sign, and the bins of each sign that are in use, as whole lines [first, last)."""
+"""Further places: zeros of either sign, and the bins of each sign that are in use, as whole octaves [first, last)."""
 
 HOLDS_MINIMUM, HOLDS_MAXIMUM, HAS_NONFINITE = 1, 2, 4
 """What an activation can be, as bits of a number."""
@@ -126,10 +129,10 @@ def count_all(bits: NDArray[np.int32], scratch: NDArray[np.uint32]) -> int:
 
 
 @compiled
-def is_touched(scratch: NDArray[np.uint32], start: Place) -> bool:
-    """Whether some counter of a line is not zero."""
+def is_touched(scratch: NDArray[np.uint32], start: Place, size: int) -> bool:
+    """Whether some counter among so many is not zero."""
     touched = np.uint32(0)
-    for i in range(start, start + np.uint64(LINE)):
+    for i in range(start, start + np.uint64(size)):
         touched |= scratch[i]
     return bool(touched != 0)
 
@@ -137,9 +140,9 @@ def is_touched(scratch: NDArray[np.uint32], start: Place) -> bool:
 @compiled
 def span(scratch: NDArray[np.uint32], first: Place, last: Place) -> tuple[Place, Place]:
     """The lowest and the highest bin that is not empty in the lines ``first..last``; ``lowest > highest`` for none."""
-    while first < last and not is_touched(scratch, np.uint64(last - LINE)):
+    while first < last and not is_touched(scratch, np.uint64(last - LINE), LINE):
         last -= LINE
-    while first < last and not is_touched(scratch, np.uint64(first)):
+    while first < last and not is_touched(scratch, np.uint64(first), LINE):
         first += LINE
     if first == last:
         return first, last - 1
@@ -151,24 +154,23 @@ def span(scratch: NDArray[np.uint32], first: Place, last: Place) -> tuple[Place,
 
 
 @compiled
-def move_lines(scratch: NDArray[np.uint32], totals: NDArray[np.int64], first: Place, last: Place) -> np.int64:
-    """Move the counters of the lines ``first..last`` to the totals; return how much was moved."""
-    moved = np.int64(0)
-    for start in range(np.uint64(first), np.uint64(last), np.uint64(LINE)):
-        if is_touched(scratch, start):
-            for i in range(start, start + np.uint64(LINE)):
-                count = np.int64(scratch[i])
-                moved += count
-                totals[i] += count
+def move_octaves(scratch: NDArray[np.uint32], totals: NDArray[np.uint32], first: Place, last: Place) -> np.int64:
+    """Move the counters of the octaves ``first..last`` to the totals; return how much was moved."""
+    moved = np.uint32(0)
+    for start in range(np.uint64(first), np.uint64(last), np.uint64(OCTAVE)):
+        if is_touched(scratch, start, OCTAVE):
+            for i in range(start, start + np.uint64(OCTAVE)):
+                moved += scratch[i]
+                totals[i] += scratch[i]
                 scratch[i] = 0
-    return moved
+    return np.int64(moved)
 
 
 @compiled
-def move_rest(scratch: NDArray[np.uint32], totals: NDArray[np.int64], tally: NDArray[np.int64]) -> bool:
-    """Move what is outside the lines in use, and take its lines into use; whether something is not finite.
+def move_rest(scratch: NDArray[np.uint32], totals: NDArray[np.uint32], tally: NDArray[np.int64]) -> bool:
+    """Move what is outside the octaves in use, and take its octaves into use; whether something is not finite.
 
-    More lines than needed are taken, so that this is seldom called again: the whole octave of the largest magnitude,
+    More octaves than needed are taken, so that this is seldom called again: the whole octave of the largest magnitude,
     and some octaves below the smallest.
     """
     finite = True
@@ -185,7 +187,7 @@ def move_rest(scratch: NDArray[np.uint32], totals: NDArray[np.int64], tally: NDA
             place = NEGATIVE_FIRST if sign else POSITIVE_FIRST
             if tally[place] < tally[place + 1]:
                 begin, end = np.int64(min(begin, tally[place])), np.int64(max(end, tally[place + 1]))
-            move_lines(scratch, totals, begin, end)
+            move_octaves(scratch, totals, begin, end)
             tally[place], tally[place + 1] = begin, end
     return not finite
 
@@ -248,7 +250,7 @@ def count_extremes_by_block(bits: NDArray[np.int32], tally: NDArray[np.int64]) -
 
 @compiled
 def reaches_extreme(scratch: NDArray[np.uint32], zeros: int, tally: NDArray[np.int64]) -> bool:
-    """Whether the finite values in the lines in use may hold an extreme; moves extremes to zero if zero is one.
+    """Whether the finite values in the octaves in use may hold an extreme; moves extremes to zero if zero is one.
 
     Bins compare as the ordering integers of their values do: as ``order >> DROPPED_BITS``.
     """
@@ -277,7 +279,7 @@ def reaches_extreme(scratch: NDArray[np.uint32], zeros: int, tally: NDArray[np.i
 def add_bits(
     bits: NDArray[np.int32],
     scratch: NDArray[np.uint32],
-    totals: NDArray[np.int64],
+    totals: NDArray[np.uint32],
     tally: NDArray[np.int64],
     atoms: NDArray[np.int32],
     atom_counts: NDArray[np.int64],
@@ -286,6 +288,7 @@ def add_bits(
 
     Args:
         scratch: an empty histogram, empty again afterwards.
+        totals: with room for all elements in each counter.
 
     Returns:
         Which of `HOLDS_MINIMUM`, `HOLDS_MAXIMUM` (of all that was added so far) and `HAS_NONFINITE` it is.
@@ -297,16 +300,16 @@ def add_bits(
         if scratch[np.uint32(atoms[k]) >> np.uint32(DROPPED_BITS)]:
             atom_counts[k] += count_equal(bits, atoms[k])
     look = reaches_extreme(scratch, zeros, tally)
-    moved = move_lines(scratch, totals, tally[POSITIVE_FIRST], tally[POSITIVE_LAST])
-    moved += move_lines(scratch, totals, tally[NEGATIVE_FIRST], tally[NEGATIVE_LAST])
-    new_lines = moved + zeros < bits.size
+    moved = move_octaves(scratch, totals, tally[POSITIVE_FIRST], tally[POSITIVE_LAST])
+    moved += move_octaves(scratch, totals, tally[NEGATIVE_FIRST], tally[NEGATIVE_LAST])
+    elsewhere = moved + zeros < bits.size
     low, high = np.int64(HIGHEST_FINITE), np.int64(LOWEST_FINITE)
-    if new_lines and move_rest(scratch, totals, tally):
+    if elsewhere and move_rest(scratch, totals, tally):
         holds |= HAS_NONFINITE
         low, high = finite_extremes(bits, tally)
         if low <= high:
             count_extremes(bits, low, high, tally)
-    elif look or new_lines:
+    elif look or elsewhere:
         low, high = count_extremes_by_block(bits, tally)
     if low <= high:
         holds |= HOLDS_MINIMUM if low == tally[MINIMUM] else 0
