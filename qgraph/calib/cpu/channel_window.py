@@ -171,20 +171,25 @@ def take_filled(
 
 
 @compiled
-def put_bin(
-    key: np.int64,
-    count: np.int64,
-    n: int,
-    starts: NDArray[np.int64],
-    bins: NDArray[np.uint16],
-    counts: NDArray[np.int64],
-) -> int:
-    """Write bin `n`, or tell its channel that it has one more, where there are no bins to write to; what follows."""
-    if bins.size:
-        bins[n], counts[n] = key % CHANNEL_BINS, count
-    else:
-        starts[key // CHANNEL_BINS + 1] += 1
-    return n + 1
+def count_together(
+    counters: NDArray[Any], step: int, first: int, listed: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> None:
+    """Add up, by channel, the counters that are not zero and the listed bins whose counter is zero.
+
+    Args:
+        counters, step, first: as `take_filled` has them.
+        listed: keys.
+        lengths: int64 [channels].
+    """
+    for row in range(counters.shape[0]):
+        filled = 0
+        for place in range(counters.shape[1]):
+            filled += counters[row, place] != 0
+        lengths[row * step // CHANNEL_BINS] += filled
+    for key in listed:
+        row, place = key // step, key % step - first
+        if not (0 <= place < counters.shape[1] and counters[row, place]):
+            lengths[key // CHANNEL_BINS] += 1
 
 
 @compiled
@@ -194,37 +199,35 @@ def put_together(
     first: int,
     listed: NDArray[np.int64],
     listed_counts: NDArray[np.int64],
-    starts: NDArray[np.int64],
     bins: NDArray[np.uint16],
     counts: NDArray[np.int64],
 ) -> None:
     """Write counters that are not zero and a sorted list in one order, and what both hold as one.
 
-    Nothing is held beside the result, so that taking statistics does not show in the peak memory.
+    A counter of zero is written, too, and then written over: no processor could foretell a branch around it.
 
     Args:
         counters, step, first: as `take_filled` has them.
         listed, listed_counts: keys and counts.
-        starts: int64 [channels + 1]; where `bins` has no room, the number of bins of each channel is added behind its
-            own place, and nothing else is written.
+        bins, counts: with room for as many as `count_together` found, and one.
     """
     n = k = 0
     for row in range(counters.shape[0]):
         for place in range(counters.shape[1]):
             count = np.int64(counters[row, place])
-            if count == 0:
-                continue
             key = np.int64(row * step + first + place)
-            while k < listed.size and listed[k] < key:
-                n = put_bin(listed[k], listed_counts[k], n, starts, bins, counts)
+            while k < listed.size and listed[k] <= key:
+                if listed[k] == key:
+                    count += listed_counts[k]
+                else:
+                    bins[n], counts[n] = listed[k] % CHANNEL_BINS, listed_counts[k]
+                    n += 1
                 k += 1
-            if k < listed.size and listed[k] == key:
-                count += listed_counts[k]
-                k += 1
-            n = put_bin(key, count, n, starts, bins, counts)
-    while k < listed.size:
-        n = put_bin(listed[k], listed_counts[k], n, starts, bins, counts)
-        k += 1
+            bins[n], counts[n] = key % CHANNEL_BINS, count
+            n += count != 0
+    for rest in range(k, listed.size):
+        bins[n], counts[n] = listed[rest] % CHANNEL_BINS, listed_counts[rest]
+        n += 1
 
 
 @compiled
@@ -314,18 +317,14 @@ class ChannelWindow:
         The counters keep what they hold: listed, it would take more memory from then on.
         """
         self._sort_in()
-        sides = self.counters.reshape(-1, WIDTH)
-        known = (sides, CHANNEL_BINS // self._signs, self.base + 1 - LANES, *self._listed)
-        starts, bins, counts = (
-            np.zeros(self.counters.shape[0] + 1, np.int64),
-            np.empty(0, np.uint16),
-            np.empty(0, np.int64),
-        )
-        put_together(*known, starts, bins, counts)
+        known = self.counters.reshape(-1, WIDTH), CHANNEL_BINS // self._signs, self.base + 1 - LANES
+        starts = np.zeros(self.counters.shape[0] + 1, np.int64)
+        count_together(*known, self._listed[0], starts[1:])
         starts = starts.cumsum()
-        bins, counts = np.empty(starts[-1], np.uint16), np.empty(starts[-1], np.int64)
-        put_together(*known, starts, bins, counts)
-        return starts, bins, counts
+        total = int(starts[-1])
+        bins, counts = np.empty(total + 1, np.uint16), np.empty(total + 1, np.int64)
+        put_together(*known, *self._listed, bins, counts)
+        return starts, bins[:total], counts[:total]
 
     @property
     def nbytes(self) -> int:
