@@ -59,6 +59,17 @@ FORMATS: Mapping[str, ScaleFormat] = MappingProxyType(
 )
 """By name."""
 
+READ_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "onnx": ("qdq",),
+        "onnxruntime": ("qdq", "ort-overrides"),
+        "ort": ("qdq", "ort-overrides"),
+        "qnn": ("aimet-0.6.1", "aimet-1.0.0", "aimet-2.0.0"),
+        "snpe": ("aimet-0.6.1", "aimet-1.0.0"),
+    }
+)
+"""What somebody may mean who names a tool instead of a format, and the names do not look alike."""
+
 
 def format_named(name: str, others: tuple[str, ...] = ("qdq", "float", "graphml")) -> ScaleFormat:
     """One of `FORMATS`.
@@ -71,6 +82,9 @@ def format_named(name: str, others: tuple[str, ...] = ("qdq", "float", "graphml"
     """
     if name not in FORMATS:
         known = (*others, *FORMATS)
+        meant = [one for one in READ_BY.get(name.lower(), ()) if one in known]
+        if meant:
+            raise NotFoundError("unknown format", name, f"did you mean {' or '.join(meant)}?")
         raise NotFoundError.among("format", name, known, f"use one of {', '.join(sorted(known))}")
     return FORMATS[name]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qgraph.errors import ModelError, NotFoundError, QgraphError
-from qgraph.formats.scale_files import FORMATS, format_named, read_scales
+from qgraph.formats.scale_files import FORMATS, READ_BY, format_named, read_scales
 from qgraph.formats.scale_table import ScaleTable, TensorScale, resolved
 from qgraph.tqc import Scheme, to_float32
 
@@ -278,3 +279,15 @@ def test_what_a_file_says_against_the_target_stays() -> None:
         resolved(TensorScale(8, (0.5, 1.0), (0, 0)), WANTED, "a")
     with pytest.raises(ModelError, match="zero point"):
         resolved(TensorScale(8, (0.5,), (300,)), WANTED, "a")
+
+
+@pytest.mark.parametrize(
+    ("tool", "meant"), [("qnn", "aimet-0.6.1"), ("onnxruntime", "qdq or ort-overrides"), ("ONNX", "qdq")]
+)
+def test_a_tool_is_told_its_formats(tool: str, meant: str) -> None:
+    with pytest.raises(NotFoundError, match=f"did you mean {re.escape(meant)}"):
+        format_named(tool)
+
+
+def test_what_a_tool_reads_is_a_format() -> None:
+    assert {one for formats in READ_BY.values() for one in formats} <= {"qdq", *FORMATS}
