@@ -2,22 +2,20 @@
 
 The data is read once, the largest batch in it is run and counted. Then, for `t` inferences at a time::
 
-    peak memory = fixed + t · activations + tensors · 132 KiB + pages · 16 KiB + 2 · channels and rows
+    peak memory = fixed + t · activations + tensors · 64 KiB + pages · 4 KiB + 2 · channels and rows
 
-- *fixed*: the process once the model is loaded and its weights are looked at; 24 MiB for the database and a checkpoint
-  on its way into it, and 512 KiB per inference at a time for a scratch histogram.
+- *fixed*: the process once the model is loaded and its weights are looked at; 30 MiB for the database, 32 MiB that a
+  process grows by in a long run, and 512 KiB per inference at a time for a scratch histogram.
 - *activations*: what one inference keeps: the exposed tensors, or what the process grew by if that is more.
-- *132 KiB* per collected tensor: its counters take 2 of them beside those pages; the rest is a reserve, since a process
-  grows by more than what it holds.
-- *pages*: the 4 KiB pages of the histograms that values fall into, each 1,024 bins of 4 bytes. A statistic that is
-  given away holds 12 bytes per bin: 12 KiB more per page, if every bin of it is taken. Few pages come with more
+- *64 KiB* per collected tensor: a reserve, since its counters take 2 of them beside those pages.
+- *pages*: the 4 KiB pages of the histograms that values fall into, each 1,024 bins of 4 bytes. Few come with more
   samples, because a page spans four octaves.
 - *channels and rows*: the counters beside the histograms, twice, because they widen with more samples.
 
-A checkpoint compresses statistics one by one, so what is foretold for those that are given away is a reserve.
+A checkpoint compresses statistics one by one, so that they are never held beside all counters.
 
 No activation or sample is kept, so all of it hardly grows with their number: more samples touch more bins (as measured,
-512 took 4 to 8 % more than 32). With a limit, the counters are shared out over several passes (see
+512 took 3 to 6 % more than 32). With a limit, the counters are shared out over several passes (see
 `qgraph.calib.passes`); the last three terms are then those of the largest pass. On disk, a bin takes about one byte
 (see `qgraph.calib.codec`), a counted sample a row of about 100.
 """
@@ -48,12 +46,12 @@ from qgraph.ir.elements import Structure, Tensor
 
 PAGE = 4096
 BINS_PER_PAGE = PAGE // 4
-STATISTIC_PER_PAGE = 12 * BINS_PER_PAGE
-OVERHEAD_PER_TENSOR = 132 * 1024
-DATABASE = 24 * 2**20
-CHECKPOINT = 7 * 2**20
-"""Of `DATABASE`, what a process still grows by once it has opened one."""
-FORMULA = "fixed + threads * activations + tensors * 132 KiB + pages * 16 KiB + 2 * channels and rows"
+OVERHEAD_PER_TENSOR = 64 * 1024
+DATABASE = 30 * 2**20
+GROWTH = 32 * 2**20
+"""What a process grows by in a long run, as measured on the development models: checkpoints, an allocator's gaps."""
+
+FORMULA = "fixed + threads * activations + tensors * 64 KiB + pages * 4 KiB + 2 * channels and rows"
 """The peak memory, as the head of this module tells it."""
 
 STORED_PER_BIN = 1
@@ -144,13 +142,13 @@ class Trial:
 
 
 def try_out(
-    runner: Runner, source: DataSource, plan: CollectionPlan, limit: int | None = None, reserve: int = DATABASE
+    runner: Runner, source: DataSource, plan: CollectionPlan, limit: int | None = None, reserve: int = 0
 ) -> Trial:
     """Read the data once, and run and count its largest batch.
 
     Args:
         limit: samples to use; None for all.
-        reserve: bytes for the database: `DATABASE`, or `CHECKPOINT` if it is open.
+        reserve: bytes that the process will grow by before it counts.
 
     Raises:
         DataError: as a calibration would.
@@ -171,13 +169,13 @@ def try_out(
         recorder.add(values[name], hashes, scratch)
         taken = recorder.snapshot().get(name)
         pages = 0 if taken is None else np.unique(taken.bins // BINS_PER_PAGE).size
-        counters[name] = OVERHEAD_PER_TENSOR + pages * (PAGE + STATISTIC_PER_PAGE) + 2 * recorder.beside_bytes
+        counters[name] = OVERHEAD_PER_TENSOR + pages * PAGE + 2 * recorder.beside_bytes
         all_pages += pages
         began = time.perf_counter()  # only the first count of a calibration finds untouched pages
         recorder.add(values[name], hashes, scratch)
         seconds += time.perf_counter() - began
     share = survey.size / max(1, _size(survey.largest))
-    footprint = Footprint(fixed + reserve + THREADS * scratch.nbytes, activations, MappingProxyType(counters))
+    footprint = Footprint(fixed + reserve + GROWTH + THREADS * scratch.nbytes, activations, MappingProxyType(counters))
     return Trial(survey.samples, len(survey.largest), survey.seconds, seconds * share, all_pages, footprint)
 
 
@@ -201,7 +199,7 @@ def forecast(
         DataError: as a calibration would.
         UsageError: the limit is too low.
     """
-    trial = try_out(runner, source, plan, limit)
+    trial = try_out(runner, source, plan, limit, reserve=DATABASE)
     footprint = trial.footprint
     chosen = schedule(footprint, THREADS, max_memory)
     activations = chosen.threads * footprint.activations

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from qgraph.calib.codec import decode, encode
 from qgraph.calib.collect import THREADS, Progress, Recording, Runner, collect
 from qgraph.calib.data.source import DataSource
-from qgraph.calib.forecast import CHECKPOINT, try_out
+from qgraph.calib.forecast import try_out
 from qgraph.calib.own import Statistic
 from qgraph.calib.own_recorder import recording_own
 from qgraph.calib.passes import Footprint, schedule
@@ -115,7 +115,7 @@ def _plan_passes(
     threads = THREADS
     groups: tuple[tuple[str, ...], ...] = (left,)
     if work.max_memory is not None:
-        footprint = try_out(work.runner, work.source, work.plan, limit, reserve=CHECKPOINT).footprint
+        footprint = try_out(work.runner, work.source, work.plan, limit).footprint
         own = Footprint(footprint.fixed, footprint.activations, {name: footprint.counters[name] for name in left})
         chosen = schedule(own, THREADS, work.max_memory)
         threads, groups = chosen.threads, chosen.passes
