@@ -8,6 +8,9 @@ import shlex
 DEFAULT_DATABASE = "qgraph.db"
 """The database where neither ``--db`` nor ``QGRAPH_DB`` names one."""
 
+POOR_DB = 10.0
+"""An SNR of an output below which few networks still do what they should."""
+
 
 def suggest(command: str, *names: object, db: str, **options: object) -> str:
     """A command line: names are quoted, and the database is named unless the command would find it anyway.
@@ -32,3 +35,22 @@ def suggest(command: str, *names: object, db: str, **options: object) -> str:
     if any(name.startswith("-") for name in given):
         return shlex.join(["qgraph", *command.split(), *flags, "--", *given])
     return shlex.join(["qgraph", *command.split(), *given, *flags])
+
+
+def lost_accuracy(run: str, data: str, *, db: str, has_layers: bool = False, can_be_solved: bool = True) -> str:
+    """One line for an output below `POOR_DB`: which commands tell where it is lost, and how to win it back.
+
+    Args:
+        run: its id.
+        data: the samples that it was measured on.
+        has_layers: what `verify --layers` tells is known already.
+        can_be_solved: its scales were not imported, so that `advise` can change them.
+
+    >>> print(lost_accuracy("r1", "x.npz", db="qgraph.db", can_be_solved=False))
+    below 10 dB; where: qgraph verify r1 --data x.npz --layers; through what: qgraph sensitivity r1 --data x.npz
+    """
+    ways = [] if has_layers else [f"where: {suggest('verify', run, db=db, data=data)} --layers"]
+    ways.append(f"through what: {suggest('sensitivity', run, db=db, data=data)}")
+    if can_be_solved:
+        ways.append(f"what to do: {suggest('advise', run, db=db, data=data, **{'target-snr': 20})}")
+    return f"below {POOR_DB:g} dB; {'; '.join(ways)}"

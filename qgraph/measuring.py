@@ -30,7 +30,7 @@ def verify(
     optimized: bool | None = None,
     layers: bool = False,
     below_db: float = 20.0,
-    labels: str | Path | None = None,
+    labels: object = None,
     op_library: arguments.Paths = None,
     report: Report = lambda _: None,
     tick: Ticker | None = None,
@@ -44,8 +44,9 @@ def verify(
             both.
         layers: compare every quantized tensor, and the noise that was predicted with what is measured.
         below_db: with `layers`, the SNR below which a tensor counts as gone astray.
-        labels: the path of a ``.npy`` or ``.csv`` file of true classes, or ``"folders"`` where the folder of each
-            image is its class: for the accuracy of both models; see docs/accuracy.md.
+        labels: true classes, for the accuracy of both models: an array (or a tensor) of one integer per sample, or of
+            a mask per sample; the path of a ``.npy`` or ``.csv`` file; or ``"folders"`` where the folder of each image
+            is its class; see docs/accuracy.md.
         op_library: as for `Database.calibrate`.
         report: called with each line that a user should see.
         tick: called with samples run and samples in all.
@@ -234,7 +235,8 @@ def improve(
         tick: called with samples counted and samples in all while the derived model is calibrated.
 
     Returns:
-        The new ``"run"`` and ``"calibration"``, the file ``"model"``, what was ``"done"``, ``"seconds"`` by part.
+        The new ``"run"`` and ``"calibration"``, the file ``"model"``, what was ``"done"``, ``"seconds"`` by part,
+        and the ``"snr_db"`` that the outputs have on these samples.
     """
     from qgraph.improve.settings import parts_with
     from qgraph.jobs.improving import improve  # heavy
@@ -260,4 +262,5 @@ def improve(
         "model": str(done.model),
         "done": list(done.done),
         "seconds": dict(done.seconds),
+        "snr_db": done.snr_db,
     }

@@ -202,3 +202,13 @@ def test_tuples_and_dicts_in_an_item_are_verified_whatever_the_order_of_their_ke
         assert found[0] == found[1] == found[2]
         with pytest.raises(DataError, match="an item of 2 arrays for 5 inputs"):
             run.verify([item[:2] for item in tuples])
+
+
+def test_data_of_another_type_than_the_modules_is_told_with_the_types(tmp_path: Path) -> None:
+    module = nn.Linear(4, 2).eval().half()
+    with (
+        qgraph.open(tmp_path / "q.db") as db,
+        pytest.raises(DataError, match=r"input float32\[1, 4\].*; check its shapes and types") as refused,
+    ):
+        db.calibrate(module, [torch.rand(3, 4)], dynamic_shapes="batch")
+    assert "\n" not in str(refused.value)

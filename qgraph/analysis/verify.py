@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from qgraph.analysis.sessions import DTYPES, InMemory, Sample, open_session, run_float
-from qgraph.analysis.verify_labels import Accuracy, Hits, rows_of_classes
+from qgraph.analysis.verify_labels import Accuracy, Hits, Label, rows_of_classes
 from qgraph.analysis.verify_layers import Layers
 from qgraph.analysis.verify_slices import HiddenSlices, SliceSums
 from qgraph.analysis.verify_sums import OutputAgreement as OutputAgreement
@@ -49,7 +49,7 @@ def verify(
     samples: Iterable[Sample],
     *,
     optimized: bool | None = True,
-    labels: Iterable[Sequence[int]] | None = None,
+    labels: Iterable[Sequence[Label]] | None = None,
     libraries: Sequence[Path] = (),
 ) -> Verification:
     """Run both models on the same samples and compare their outputs.
@@ -60,13 +60,13 @@ def verify(
         samples: one array per input each; read once.
         optimized: at onnxruntime's default optimisation (integer kernels); False: every node as it is written; None:
             both.
-        labels: the true classes of the rows of each sample, in step with `samples`.
+        labels: the true classes of the rows of each sample, or of their pixels, in step with `samples`.
         libraries: with the models' custom ops; see `qgraph.calib.runners.op_libraries`.
 
     Raises:
         ModelError: a model cannot be loaded, or the outputs have other names or shapes.
         DataError: there is no sample, or the float model does not take one; a label is no class of an output, or no
-            output has one row of classes per label.
+            output has a row of classes per label.
     """
     float_session = open_session(reference, optimized=optimized is not False, libraries=libraries)
     ways = (True, False) if optimized is None else (optimized,)
@@ -90,12 +90,10 @@ def verify(
                 sums[way][name].add(array, np.asarray(found[way][name]), name)
             slices[name].add(array, np.asarray(found[ways[0]][name]))
         if true_classes is not None:
-            _judge(expected, found[ways[0]], next(true_classes), hits)
+            _judge(expected, found[ways[0]], np.asarray(next(true_classes)), hits)
     if not count:
         raise DataError("no samples to verify on", str(exported), "give at least one")
     agreements = {way: {name: one.agreement() for name, one in by_name.items()} for way, by_name in sums.items()}
-    if labels is not None and not hits:
-        raise DataError("no output has one row of classes per label", ", ".join(names), "leave out the labels")
     accuracy = None if labels is None else {name: one.accuracy() for name, one in sorted(hits.items())}
     unoptimized = agreements[False] if len(ways) > 1 else None
     hidden = {name: far for name, one in slices.items() if (far := one.hidden()) is not None}
@@ -105,13 +103,21 @@ def verify(
 def _judge(
     expected: Mapping[str, NDArray[np.generic]],
     found: Mapping[str, NDArray[np.generic]],
-    labels: Sequence[int],
+    labels: NDArray[np.integer],
     hits: dict[str, Hits],
 ) -> None:
     for name, array in expected.items():
-        rows = [rows_of_classes(np.asarray(one), len(labels)) for one in (array, found[name])]
+        rows = [rows_of_classes(np.asarray(one), labels.shape) for one in (array, found[name])]
         if rows[0] is not None and rows[1] is not None:
             hits.setdefault(name, Hits()).add(rows[0], rows[1], labels)
+    if not hits:
+        which = ", ".join(f"{name} {list(np.shape(array))}" for name, array in expected.items())
+        cure = (
+            "make the masks of the output's size, or leave them out"
+            if labels.ndim > 1
+            else "give masks, or leave them out"
+        )
+        raise DataError("no output has a row of classes per label", f"{which}; labels {list(labels.shape)}", cure)
 
 
 def _numeric_outputs(session: onnxruntime.InferenceSession) -> list[str]:

@@ -2,7 +2,8 @@
 
 Labels are integers, from 0 on, as the model's output counts its classes::
 
-    labels.npy          one integer per sample, in the order of the data
+    labels.npy          one integer per sample, in the order of the data; or a mask per sample: one for each pixel (or
+                        place of a sequence) of the output; an array in memory is the same
     labels.csv          a line per sample: LABEL, in the order of the data; or FILE,LABEL for a folder of images
     folders             (the word) the folder that an image lies in names its class: a number is the class itself, other
                         names count in their sorted order: cat/1.jpg, cat/2.jpg, dog/1.jpg ─▶ 0, 0, 1
@@ -11,6 +12,7 @@ Labels are integers, from 0 on, as the model's output counts its classes::
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -26,8 +28,15 @@ FOLDERS = "folders"
 BEST = 5
 """How many classes are looked at for the accuracy that is known as top-5."""
 
-LabelOf = Callable[[int, str], int]
-"""The class of a sample, by its position in the data and the words that name it (an image's path)."""
+VOID = 255
+"""In a mask, a pixel that counts nowhere, as it is written by Pascal VOC and Cityscapes; but a class of an output with
+so many."""
+
+Label = int | NDArray[np.integer]
+"""The class of a sample, or a mask: that of each of its pixels."""
+
+LabelOf = Callable[[int, str], Label]
+"""The label of a sample, by its position in the data and the words that name it (an image's path)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +44,11 @@ class Accuracy:
     """How often one output's largest value is at the true class.
 
     Attributes:
-        samples: how many had a label.
+        samples: how many had a label; with masks, how many pixels.
         float_top1, quantized_top1: shares of them, of the float and of the quantized model.
         float_top5, quantized_top5: the true class is among the five largest; None with five classes or fewer.
+        float_iou, quantized_iou: mean intersection over union, of all pixels together, over the classes that the masks
+            hold; None without masks.
     """
 
     samples: int
@@ -45,18 +56,22 @@ class Accuracy:
     quantized_top1: float
     float_top5: float | None
     quantized_top5: float | None
+    float_iou: float | None = None
+    quantized_iou: float | None = None
 
 
-def read_labels(labels: str | Path, data: object) -> LabelOf:
+def read_labels(labels: object, data: object) -> LabelOf:
     """Open labels.
 
     Args:
-        labels: a `.npy` or `.csv` file, or `FOLDERS`.
+        labels: a `.npy` or `.csv` file, or `FOLDERS`; or an array of integers, as such a `.npy` holds.
         data: what the samples are read from; a folder, for `FOLDERS`.
 
     Raises:
         DataError: there is no such file, or it holds something else.
     """
+    if not isinstance(labels, str | Path):
+        return _in_order(_checked(_as_array(labels), "labels"), "labels")
     if str(labels) == FOLDERS:
         return _by_folder(data)
     path = Path(labels)
@@ -67,18 +82,31 @@ def read_labels(labels: str | Path, data: object) -> LabelOf:
     raise DataError("labels of an unknown kind", str(labels), f"give a .npy or .csv file, or the word {FOLDERS}")
 
 
-def _array(path: Path) -> list[int]:
+def _as_array(labels: object) -> NDArray[np.generic]:
     try:
-        found = np.load(path, allow_pickle=False)
+        return np.asarray(labels)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of several lengths; tensors on a device
+        raise DataError("labels that numpy makes no array of", str(error), "give an array of integers") from error
+
+
+def _array(path: Path) -> Sequence[Label]:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataError("cannot read the labels", f"{path} ({error.strerror or error})", "check the path") from error
     except (ValueError, EOFError) as error:
         raise DataError("cannot read the labels", f"{path}: {error}", "save them with numpy.save") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
-        raise DataError("labels must be one integer per sample", str(path), "save an array of one axis, of integers")
+    return _checked(found, str(path))
+
+
+def _checked(found: object, name: str) -> Sequence[Label]:
+    """The labels in an array, or masks where it has more than one axis; what they are read from is called `name`."""
+    if not isinstance(found, np.ndarray) or not found.ndim or found.dtype.kind not in "iu":
+        raise DataError("labels must be one integer, or a mask of them, per sample", name, "give an array of integers")
     if found.size and found.min() < 0:
-        raise DataError("a label below 0", f"{path}: {found.min()}", "count the classes from 0")
-    return [int(one) for one in found]
+        cure = "count the classes from 0" if found.ndim == 1 else f"count the classes from 0; {VOID} is no class"
+        raise DataError("a label below 0", f"{name}: {found.min()}", cure)
+    return [int(one) for one in found] if found.ndim == 1 else list(found)
 
 
 def _table(path: Path) -> LabelOf:
@@ -104,8 +132,8 @@ def _is_class(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-def _in_order(labels: Sequence[int], name: str) -> LabelOf:
-    def label_of(position: int, _where: str) -> int:
+def _in_order(labels: Sequence[Label], name: str) -> LabelOf:
+    def label_of(position: int, _where: str) -> Label:
         if position >= len(labels):
             raise DataError("fewer labels than samples", f"{name}: {len(labels)}", "give one for each sample")
         return labels[position]
@@ -159,44 +187,100 @@ def _by_folder(data: object) -> LabelOf:
 
 @dataclass
 class Hits:
-    """How often one output of two models was right; sums over samples."""
+    """How often one output of two models was right; sums over labels.
+
+    Attributes:
+        crossed: by model, how many labels of each class (row) were found to be of each class (column); None without
+            masks.
+    """
 
     samples: int = 0
     classes: int = 0
     found: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    crossed: NDArray[np.int64] | None = None
 
-    def add(self, expected: NDArray[np.generic], actual: NDArray[np.generic], labels: Sequence[int]) -> None:
-        """Count the rows of one feed.
+    def add(self, expected: NDArray[np.generic], actual: NDArray[np.generic], labels: NDArray[np.integer]) -> None:
+        """Count one feed.
 
         Args:
-            expected, actual: the float and the quantized model's output, of shape (rows, classes).
-            labels: one per row.
+            expected, actual: the float and the quantized model's output, of shape (labels, classes).
+            labels: of shape (samples,), or masks of shape (samples, places...).
 
         Raises:
             DataError: the output has no such class.
         """
         self.classes = expected.shape[-1]
-        if labels and max(labels) >= self.classes:
-            which = f"{max(labels)} of {self.classes}"
+        masks, true = labels.ndim > 1, labels.reshape(-1).astype("int64")
+        if masks and self.classes <= VOID:
+            counted = true != VOID
+            expected, actual, true = expected[counted], actual[counted], true[counted]
+        if true.size and true.max() >= self.classes:
+            which = f"{true.max()} of {self.classes}"
             raise DataError("a label that is no class of the output", which, "count the classes from 0")
-        self.samples += len(labels)
+        self.samples += true.size
         for index, scores in enumerate((expected, actual)):
-            order = np.argsort(-scores.astype("float64"), axis=-1, kind="stable")
-            right = order == np.asarray(labels)[:, None]
-            self.found[2 * index] += int(right[:, :1].sum())
-            self.found[2 * index + 1] += int(right[:, :BEST].sum())
+            places = _places(scores, true)
+            self.found[2 * index] += int((places == 0).sum())
+            self.found[2 * index + 1] += int((places < BEST).sum())
+        if masks:
+            pairs = [true * self.classes + _scores(one).argmax(axis=-1) for one in (expected, actual)]
+            counts = np.stack([np.bincount(one, minlength=self.classes**2) for one in pairs])
+            self.crossed = counts if self.crossed is None else self.crossed + counts
 
     def accuracy(self) -> Accuracy:
         """The shares that the sums give."""
         one, five, quantized_one, quantized_five = (count / max(1, self.samples) for count in self.found)
+        iou = (None, None) if self.crossed is None else tuple(_mean_iou(counts) for counts in self.crossed)
         if self.classes <= BEST:
-            return Accuracy(self.samples, one, quantized_one, None, None)
-        return Accuracy(self.samples, one, quantized_one, five, quantized_five)
+            return Accuracy(self.samples, one, quantized_one, None, None, *iou)
+        return Accuracy(self.samples, one, quantized_one, five, quantized_five, *iou)
 
 
-def rows_of_classes(output: NDArray[np.generic], labels: int) -> NDArray[np.generic] | None:
-    """An output as one row of classes per label; None where it is nothing of that kind."""
-    sizes = [size for size in output.shape[1:] if size != 1]
-    if output.ndim < 2 or output.shape[0] != labels or len(sizes) != 1 or output.dtype.kind not in "f":
+def _scores(scores: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Scores in which NaN is the least."""
+    wide = scores.astype("float64")
+    return np.where(np.isnan(wide), -np.inf, wide)
+
+
+def _places(scores: NDArray[np.generic], true: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which place each row's true class takes, 0 for the largest; the first of equal ones is before the others.
+
+    >>> _places(np.array([[1.0, 3.0, 3.0], [5.0, 0.0, 2.0]]), np.array([2, 0]))
+    array([1, 0])
+    """
+    wide = _scores(scores)
+    own = np.take_along_axis(wide, true[:, None], axis=-1)
+    before = (wide > own) | ((wide == own) & (np.arange(wide.shape[-1]) < true[:, None]))
+    places: NDArray[np.int64] = before.sum(axis=-1)
+    return places
+
+
+def _mean_iou(counts: NDArray[np.int64]) -> float:
+    """Mean intersection over union over the classes that are truly there.
+
+    >>> _mean_iou(np.array([3, 1, 0, 0, 2, 0, 0, 0, 0]))  # 3 / 4 and 2 / 3
+    0.7083333333333333
+    """
+    classes = math.isqrt(counts.size)
+    crossed = counts.reshape(classes, classes)
+    true, both = crossed.sum(axis=1), crossed.diagonal()
+    there = true > 0
+    return float((both[there] / (true + crossed.sum(axis=0) - both)[there]).mean()) if there.any() else 0.0
+
+
+def rows_of_classes(output: NDArray[np.generic], labels: tuple[int, ...]) -> NDArray[np.generic] | None:
+    """An output as one row of classes per label; None where it is nothing of that kind.
+
+    Args:
+        output: of shape (samples, classes), among axes of 1; with masks (samples, classes, places...), as torch has it,
+            or (samples, places..., classes).
+        labels: their shape.
+    """
+    if output.ndim < 2 or output.shape[0] != labels[0] or output.dtype.kind not in "f":
         return None
-    return output.reshape(labels, sizes[0])
+    if len(labels) > 1:
+        fitting = [axis for axis in (1, -1) if np.moveaxis(output, axis, -1).shape[:-1] == labels]
+        rows = np.moveaxis(output, fitting[0], -1) if fitting else None
+        return rows.reshape(-1, rows.shape[-1]) if rows is not None and rows.shape[-1] > 1 else None
+    sizes = [size for size in output.shape[1:] if size != 1]
+    return output.reshape(labels[0], sizes[0]) if len(sizes) == 1 else None

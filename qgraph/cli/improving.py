@@ -34,7 +34,7 @@ from qgraph.cli.options import (
 )
 from qgraph.cli.output import note, write_json, write_line
 from qgraph.cli.progress import Progress
-from qgraph.hints import suggest
+from qgraph.hints import POOR_DB, lost_accuracy, suggest
 
 app = typer.Typer()
 
@@ -107,4 +107,6 @@ def improve(
         write_line(line)
     times = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in done["seconds"].items())
     write_line(f"run {done['run']} of {done['model']}; time: {times}")
+    if done["snr_db"] < POOR_DB:
+        write_line(lost_accuracy(done["run"], str(data), db=db))
     write_line(f"next: {suggest('export', done['run'], db=db, format='qdq', output='MODEL.int8.onnx')}")

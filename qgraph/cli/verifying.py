@@ -25,6 +25,7 @@ from qgraph.cli.data_options import (
 from qgraph.cli.options import DEFAULT_DATABASE, LARGEST_COUNT, Db, Json, MovedModel, OpLibrary, RunArgument
 from qgraph.cli.output import decibel, note, plural, write_json, write_line, write_table
 from qgraph.cli.progress import Progress
+from qgraph.hints import POOR_DB, lost_accuracy
 
 if TYPE_CHECKING:
     from qgraph.analysis.verify import OutputAgreement, Verification
@@ -50,7 +51,8 @@ def verify(
             "--labels",
             metavar="FILE|folders",
             help="True classes, for the accuracy: a .npy or .csv file (LABEL, or FILE,LABEL, a line), or the word "
-            "folders: the folder of each image is its class.",
+            "folders: the folder of each image is its class. A .npy of masks, one per sample, gives the accuracy over "
+            "pixels and the mean IoU.",
             show_default=False,
         ),
     ] = None,
@@ -110,6 +112,7 @@ def verify(
             report=note,
             tick=progress.tick,
         )
+        can_be_solved = found.show()["settings"]["observer"] != "imported"
     if json:
         write_json(
             {
@@ -124,6 +127,8 @@ def verify(
         )
         return
     _show(compared, found.id)
+    if any(one.broken or -math.inf < one.snr_db < POOR_DB for one in compared.outputs.values()):
+        write_line(lost_accuracy(found.id, str(data), db=db, has_layers=layers, can_be_solved=can_be_solved))
 
 
 def _show(compared: Verification, run: str) -> None:
@@ -155,11 +160,15 @@ def _show(compared: Verification, run: str) -> None:
 
 
 def _show_accuracy(accuracy: Mapping[str, Accuracy]) -> None:
+    masks = any(one.float_iou is not None for one in accuracy.values())
     rows = []
     for name, one in accuracy.items():
-        rows.append((name, "float", one.samples, one.float_top1, one.float_top5))
-        rows.append((name, "quantized", one.samples, one.quantized_top1, one.quantized_top5))
-    write_table(("output", "model", "samples", "accuracy", "top-5"), rows, title="accuracy")
+        figures = (one.float_top1, one.float_top5), (one.quantized_top1, one.quantized_top5)
+        overlaps = ((one.float_iou,), (one.quantized_iou,)) if masks else ((), ())
+        rows.append((name, "float", one.samples, *figures[0], *overlaps[0]))
+        rows.append((name, "quantized", one.samples, *figures[1], *overlaps[1]))
+    columns = ("output", "model", "pixels" if masks else "samples", "accuracy", "top-5")
+    write_table((*columns, *(["mean IoU"] if masks else [])), rows, title="accuracy")
     write_line("")
 
 

@@ -62,6 +62,7 @@ class Improved:
         model: the derived model's file.
         seconds: what each part took, in the order of work.
         done: a line for each part about what it did.
+        snr_db: of the outputs on the samples, before the biases are measured once more.
     """
 
     run: str
@@ -69,6 +70,7 @@ class Improved:
     calibration: str
     seconds: Mapping[str, float]
     done: tuple[str, ...]
+    snr_db: float
 
 
 def improve(
@@ -137,7 +139,7 @@ def improve(
         if ids[0] != ids[1]:  # nothing may have helped: then it is still the same model
             how: dict[str, Encodable] = {"run": opened.run, "parts": asdict(parts), "done": tuple(work.done)}
             models.derive(connection, ids[0], ids[1], how)
-    return Improved(run, place, calibrated, work.seconds, tuple(work.done))
+    return Improved(run, place, calibrated, work.seconds, tuple(work.done), best.score_db)
 
 
 def _calibration_of(database: Database, opened: Opened) -> str:

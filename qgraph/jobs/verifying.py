@@ -15,7 +15,7 @@ from qgraph.analysis.sessions import InMemory, open_session
 from qgraph.analysis.sessions import Sample as Feed
 from qgraph.analysis.verify import Verification
 from qgraph.analysis.verify import verify as compare
-from qgraph.analysis.verify_labels import LabelOf, read_labels, refuse_left_over
+from qgraph.analysis.verify_labels import Label, LabelOf, read_labels, refuse_left_over
 from qgraph.analysis.verify_layers import DIVERGES_DB, Layers, verify_layers
 from qgraph.calib.data.batches import batches, joined
 from qgraph.calib.data.images import ImageOptions
@@ -44,7 +44,7 @@ def verify(
     optimized: bool | None = None,
     layers: bool = False,
     below_db: float = DIVERGES_DB,
-    labels: str | Path | None = None,
+    labels: object = None,
     libraries: Sequence[Path] = (),
     report: Report = lambda _: None,
     tick: Ticker | None = None,
@@ -132,7 +132,7 @@ class _Passes:
         return map(joined, self.batches())
 
 
-def _labels(batches: Iterable[list[Sample]], position: Iterator[int], label_of: LabelOf) -> Iterator[list[int]]:
+def _labels(batches: Iterable[list[Sample]], position: Iterator[int], label_of: LabelOf) -> Iterator[list[Label]]:
     for batch in batches:
         yield [label_of(next(position), sample.where) for sample in batch]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+import qgraph
 from qgraph.analysis.verify_labels import Hits, read_labels, rows_of_classes
 from qgraph.analysis.verify_layers import Layer, fake_quantized, predictions
 from qgraph.analysis.verify_sums import OutputAgreement
@@ -228,18 +229,38 @@ def test_accuracy_counts_the_best_and_the_five_best() -> None:
     actual = expected.copy()
     actual[3] = [9, 8, 7, 6, 5, 4, 3, 2]  # class 3 is the fourth best
     actual[2] = [9, 8, 0, 6, 5, 4, 3, 2]  # class 2 is the last
-    hits.add(expected, actual, [0, 1, 2, 3])
+    hits.add(expected, actual, np.array([0, 1, 2, 3]))
     found = hits.accuracy()
     assert (found.samples, found.float_top1, found.quantized_top1) == (4, 1.0, 0.5)
     assert (found.float_top5, found.quantized_top5) == (1.0, 0.75)
     with pytest.raises(DataError, match="8 of 8"):
-        hits.add(expected, actual, [0, 1, 2, 8])
+        hits.add(expected, actual, np.array([0, 1, 2, 8]))
 
 
 def test_rows_of_classes_are_found_whatever_surrounds_them() -> None:
-    assert rows_of_classes(np.zeros((2, 5, 1, 1), "f"), 2).shape == (2, 5)  # type: ignore[union-attr]
-    assert rows_of_classes(np.zeros((1, 5), "f"), 2) is None
-    assert rows_of_classes(np.zeros((2, 5, 3), "f"), 2) is None
+    assert rows_of_classes(np.zeros((2, 5, 1, 1), "f"), (2,)).shape == (2, 5)  # type: ignore[union-attr]
+    assert rows_of_classes(np.zeros((1, 5), "f"), (2,)) is None
+    assert rows_of_classes(np.zeros((2, 5, 3), "f"), (2,)) is None
+    assert rows_of_classes(np.zeros((2, 5, 3, 4), "f"), (2, 3, 4)).shape == (24, 5)  # type: ignore[union-attr]
+    assert rows_of_classes(np.zeros((2, 3, 4, 5), "f"), (2, 3, 4)).shape == (24, 5)  # type: ignore[union-attr]
+    assert rows_of_classes(np.zeros((2, 1, 3, 4), "f"), (2, 3, 4)) is None
+    assert rows_of_classes(np.zeros((2, 5, 6, 8), "f"), (2, 3, 4)) is None
+
+
+def test_accuracy_of_masks_counts_pixels_but_void_ones_and_the_overlap_of_classes() -> None:
+    masks = np.array([[[0, 1], [2, 255]]], "uint8")
+    expected = np.moveaxis(np.eye(4, dtype="f")[[[[0, 1], [2, 3]]]], -1, 1)
+    actual = np.moveaxis(np.eye(4, dtype="f")[[[[0, 0], [2, 3]]]], -1, 1)
+    rows = [rows_of_classes(one, masks.shape) for one in (expected, actual)]
+    hits = Hits()
+    hits.add(rows[0], rows[1], masks)  # type: ignore[arg-type]
+    hits.add(rows[0], rows[1], masks)  # type: ignore[arg-type]
+    found = hits.accuracy()
+    assert (found.samples, found.float_top1, found.quantized_top1) == (6, 1.0, 2 / 3)
+    assert found.float_iou == 1.0
+    assert found.quantized_iou == pytest.approx((1 / 2 + 0 + 1) / 3)  # class 3 is in no mask
+    with pytest.raises(DataError, match="4 of 4"):
+        hits.add(rows[0], rows[1], masks // 255 * 4)  # type: ignore[arg-type]
 
 
 def write_classifier(path: Path) -> Path:
@@ -276,3 +297,61 @@ def test_accuracy_of_a_folder_of_classes_is_told(cli: Cli, tmp_path: Path) -> No
     np.save(tmp_path / "short.npy", np.array([0, 1]))
     refused = cli("verify", "latest", "--data", "photos", "--labels", "short.npy")
     assert (refused.code, "fewer labels than samples" in refused.stderr) == (2, True)
+
+
+def write_segmenter(path: Path) -> Path:
+    """The class of a pixel is its largest colour."""
+    weight = numpy_helper.from_array(np.eye(3, dtype="f").reshape(3, 3, 1, 1), "w")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], "mix")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 4, 6]) for name in "xy"]
+    graph = helper.make_graph(nodes, "pixels", ends[:1], ends[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_masks_are_labels_of_a_segmentation(cli: Cli, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((5, 3, 4, 6), "float32")
+    masks = images.argmax(axis=1)
+    masks[0, 0] = 255  # of no class
+    write_segmenter(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=images)
+    np.save(tmp_path / "masks.npy", masks.astype("uint8"))
+    assert cli("calibrate", "m.onnx", "--data", "d.npz", "--target", "tflite").code == 0
+    verify = ("verify", "latest", "--data", "d.npz", "--labels")
+    found = cli(*verify, "masks.npy", "--json").json["accuracy"]["y"]
+    assert (found["samples"], found["float_top1"], found["float_iou"]) == (5 * 24 - 6, 1.0, 1.0)
+    assert 0.9 < found["quantized_iou"] <= found["quantized_top1"] <= 1.0
+    assert "mean IoU" in cli(*verify, "masks.npy").stdout
+    np.save(tmp_path / "small.npy", masks[:, ::2, ::2])
+    refused = cli(*verify, "small.npy")
+    assert (refused.code, refused.stderr.count("\n")) == (2, 1)
+    assert "y [1, 3, 4, 6]; labels [1, 2, 3]; make the masks of the output's size" in refused.stderr
+    with qgraph.open(tmp_path / "qgraph.db") as database:
+        accuracy = database.run("latest").verify({"x": images}, labels=masks).accuracy
+        assert accuracy is not None
+        assert accuracy["y"].quantized_iou == found["quantized_iou"]
+        with pytest.raises(DataError, match="one integer, or a mask of them"):
+            database.run("latest").verify({"x": images}, labels=images)
+        with pytest.raises(DataError, match="numpy makes no array of"):
+            database.run("latest").verify({"x": images}, labels=[[0], [1, 2]])
+
+
+def test_a_poor_result_tells_what_to_ask_next(cli: Cli, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((5, 3, 4, 6), "float32")
+    write_segmenter(tmp_path / "m.onnx")
+    np.savez(tmp_path / "dark.npz", x=images / 50)
+    np.savez(tmp_path / "light.npz", x=images)
+    assert cli("calibrate", "m.onnx", "--data", "dark.npz", "--target", "tflite").code == 0
+    assert "below 10 dB" not in cli("verify", "latest", "--data", "dark.npz").stdout
+    (line,) = [
+        one for one in cli("verify", "latest", "--data", "light.npz").stdout.splitlines() if "below 10 dB" in one
+    ]
+    for asked in (
+        "verify r1 --data light.npz --layers",
+        "sensitivity r1",
+        "advise r1 --data light.npz --target-snr 20",
+    ):
+        assert f"qgraph {asked}" in line
+    layers = cli("verify", "latest", "--data", "light.npz", "--layers").stdout.splitlines()[-1]
+    assert layers.startswith("below 10 dB; through what")
+    assert "below" not in cli("verify", "latest", "--data", "light.npz", "--json").stdout

@@ -452,6 +452,7 @@ SHAPES: Mapping[str, Any] = {
         "model": str,
         "done": [str],
         "seconds": {...: float},
+        "snr_db": NUMBER,
     },
     "check": {
         "schema": int,

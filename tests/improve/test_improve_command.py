@@ -60,6 +60,16 @@ def snr(cli: Cli, run: str) -> float:
     return float(min(one["snr_db"] for one in found.json["outputs"].values()))
 
 
+def test_a_poor_result_tells_what_to_ask_next(cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ("fold", "equalize", "observer", "weights", "ranges", "bias")
+    improve = ("improve", "plain", "--data", "data.npz", *(word for part in parts for word in ("--without", part)))
+    (line,) = [one for one in cli(*improve).stdout.splitlines() if one.startswith("below 10 dB")]
+    assert "qgraph verify r2 --data data.npz --layers" in line
+    assert "qgraph advise r2 --data data.npz --target-snr 20" in line
+    monkeypatch.setattr("qgraph.cli.improving.POOR_DB", -100.0)
+    assert "advise" not in cli(*improve).stdout
+
+
 def test_the_improved_run_is_the_latest_and_nearer_to_the_original(cli: Cli, project: Path) -> None:
     before = (project / "model.onnx").read_bytes()
     done = cli("improve", "plain", "--data", "data.npz", "--name", "better", "--json")
@@ -71,6 +81,7 @@ def test_the_improved_run_is_the_latest_and_nearer_to_the_original(cli: Cli, pro
     assert snr(cli, "better") > snr(cli, "plain") + 3
     verified = cli("verify", "better", "--data", "others.npz")
     assert f"made from: {project / 'model.onnx'}" in verified.stderr
+    assert answer["snr_db"] > 10
 
 
 def test_the_run_keeps_its_observer_and_weights_if_that_is_asked_for(cli: Cli, project: Path) -> None:
