@@ -146,7 +146,11 @@ def _pair(a: str, b: str) -> Pair:
 def _state(constraints: Constraints, apart: Grouping) -> _State:
     home = {slot: group for group in apart.groups for slot in group.slots}
     # Weights are solved apart from activations: by the stored solutions for their own schemes.
-    cuts = tuple(cut for cut in apart.requantizes if constraints.slots[cut.producer].role in ("activation", "constant"))
+    cuts = tuple(
+        cut
+        for cut in apart.requantizes
+        if all(constraints.slots[end].role in ("activation", "constant") for end in (cut.producer, cut.slot))
+    )
     sides = [(home[cut.producer], home[cut.slot]) for cut in cuts]
     links: dict[str, set[int]] = {}
     for number, ends in enumerate(sides):

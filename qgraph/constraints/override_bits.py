@@ -22,7 +22,8 @@ from qgraph.tqc import Scheme
 def with_bits(constraints: Constraints, selector: Selector, pack: RulePack, entries: list[Override]) -> Constraints:
     """The selected tensors, and all that rules tie to them, in other bits.
 
-    An op stands for the tensors that it reads and makes, apart from weight and bias.
+    An op stands for the tensors that it reads and makes, apart from weight and bias. Of a tensor that is a value here
+    and a weight there, as an embedding's table that is the last layer's weight, the value gets the bits.
     """
     asked: dict[str, Override] = {}
     with_scheme = {plan.tensor for plan in constraints.slots.values() if plan.scheme is not None}
@@ -38,9 +39,12 @@ def with_bits(constraints: Constraints, selector: Selector, pack: RulePack, entr
     if not asked:
         return constraints
     wanted = _spread(asked, constraints)
+    values = {plan.tensor for plan in constraints.slots.values() if plan.role not in (WEIGHT, BIAS)}
     slots = {
         slot: replace(plan, scheme=_in_bits(plan.scheme, wanted[plan.tensor].bits or plan.scheme.bits, plan.role, pack))
-        if plan.scheme is not None and plan.tensor in wanted and plan.role != BIAS
+        if plan.scheme is not None
+        and plan.tensor in wanted
+        and (plan.role not in (WEIGHT, BIAS) or (plan.role == WEIGHT and plan.tensor not in values))
         else plan
         for slot, plan in constraints.slots.items()
     }

@@ -113,7 +113,9 @@ def solve(
     roles = _roles(constraints, grouping)
     solution = _solve_groups(constraints, grouping, roles, calibration, weights, biases, settings.weights, given)
     prices = (
-        {} if calibration is None or not with_noise else _requantize_prices(grouping, roles.home, solution, calibration)
+        {}
+        if calibration is None or not with_noise
+        else _requantize_prices(constraints, grouping, roles.home, solution, calibration)
     )
     records = _records(constraints, roles.home, solution, calibration)
     events = tuple(sorted((*solution.events, *told, *constraints.remarks)))
@@ -242,11 +244,21 @@ def _quantized(plan: SlotPlan, group: Group, solution: _Solution, calibration: C
 
 
 def _requantize_prices(
-    grouping: Grouping, home: Mapping[str, Group], solution: _Solution, calibration: Calibration
+    constraints: Constraints,
+    grouping: Grouping,
+    home: Mapping[str, Group],
+    solution: _Solution,
+    calibration: Calibration,
 ) -> dict[str, float]:
-    """The price of each requantize whose two sides have parameters and whose tensor has values, by slot."""
+    """The price of each requantize whose two sides have parameters and whose tensor has values, by slot.
+
+    A weight or bias that is also read as a value, such as an embedding's table that is the last layer's weight, has
+    none: integers of its own are made of it beforehand, from its floats.
+    """
     tasks = []
     for one in grouping.requantizes:
+        if constraints.slots[one.slot].role in ("weight", "bias"):
+            continue
         sides = [home[slot] for slot in (one.producer, one.slot)]
         producer, reader = (solution.parameters[group.id].quantizers(group.scheme) for group in sides)
         if producer is not None and reader is not None:

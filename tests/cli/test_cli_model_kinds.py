@@ -169,3 +169,31 @@ def test_custom_ops_are_analyzed_and_running_them_is_refused_by_name(cli: Cli, t
     (line,) = refused.stderr.strip().splitlines()
     assert "own:Magic" in line
     assert "--op-library" in line
+
+
+def a_table_that_is_a_weight() -> ModelProto:
+    """Of a language model: the rows that tokens are looked up in are the weight of the last layer, too."""
+    nodes = [
+        node("Gather", ["table", "x"], ["rows"], name="embed"),
+        node("Gemm", ["rows", "w"], ["mixed"], name="mix"),
+        node("Concat", ["rows", "mixed"], ["both"], name="join", axis=0),
+        node("Gemm", ["both", "table"], ["y"], name="head", transB=1),
+    ]
+    model = build(nodes, ["n"], {"table": kernel(20, 16) * 4, "w": kernel(16, 16)}, dtype=TensorProto.INT64)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 20]))
+    return model
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnxruntime", "espdl"])
+def test_a_table_that_is_the_last_layers_weight_has_scales_of_each(cli: Cli, tmp_path: Path, target: str) -> None:
+    onnx.save(a_table_that_is_a_weight(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=RANDOM.integers(0, 20, 32))
+    done = cli("calibrate", "m.onnx", "--data", "d.npz", "--target", target, "--observer", "mse", "--name", "r")
+    assert done.code == 0, done.stderr
+    assert cli("verify", "r", "--data", "d.npz", "--json").json["outputs"]["y"]["snr_db"] > 30
+    automatic = cli("solve", "r", "--target", target, "--observer", "mse", "--force-overlap", "auto")
+    assert automatic.code == 0, automatic.stderr
+    of_head = [one for one in cli("scales", "r", "--json").json["requantize"] if one["tensor"] == "table"]
+    assert [(one["slot"], len(one["scale"])) for one in of_head] == [("head:in:1", 20)]
+    advised = cli("advise", "r", "--data", "d.npz", "--target-snr", 90)  # of all changes at once, 16 bits of the table
+    assert advised.code == 0, advised.stderr

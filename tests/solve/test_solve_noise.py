@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from qgraph.calib.observers.observe import observe
 from qgraph.calib.statistics import EMPTY_STATISTICS, statistics_of
-from qgraph.solve.noise import Quantizer, noise_db, requantize_price_db
+from qgraph.solve import noise
+from qgraph.solve.noise import Quantizer, channel_noise_db, noise_db, requantize_price_db
 from qgraph.tqc import Scheme
 
 SYMMETRIC = Scheme(8, signed=True, symmetric=True, quant_min=-128, quant_max=127)
@@ -68,6 +69,22 @@ def test_noise_does_not_depend_on_what_else_is_asked() -> None:
     together = noise_db(statistics, [QUANTIZERS[index % 5] for index in range(60)])
     alone = [noise_db([one], [QUANTIZERS[index % 5]])[0] for index, one in enumerate(statistics)]
     assert together == alone
+
+
+@pytest.mark.parametrize("batch", [1, 1 << 14])
+def test_noise_of_channels_is_that_of_their_values_over_any_number_of_batches(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tensors: one of five channels that is cut into batches, one without a finite value, one of one channel."""
+    channels = [VALUES[index::5] * (index + 1) for index in range(5)]
+    tensors = [[statistics_of(one) for one in channels], [EMPTY_STATISTICS], [STATISTICS]]
+    quantizers = (tuple(QUANTIZERS), (QUANTIZERS[0],), (QUANTIZERS[1],))
+    at_once = channel_noise_db(tensors, quantizers)
+    errors = [quantized(one.astype(np.float64), how) - one for one, how in zip(channels, QUANTIZERS, strict=True)]
+    expected = db(np.concatenate(errors), np.concatenate(channels).astype(np.float64))
+    assert at_once == [pytest.approx(expected, abs=0.03), None, noise_db([STATISTICS], [QUANTIZERS[1]])[0]]
+    monkeypatch.setattr(noise, "HALF_BATCH_EDGES", batch)
+    assert channel_noise_db(tensors, quantizers) == at_once
 
 
 def test_mse_has_the_least_noise() -> None:
