@@ -13,7 +13,7 @@ from qgraph.analysis.parameters import Parameters, limits, width
 from qgraph.analysis.violation import Violation
 from qgraph.constraints.model import Constraints, SlotPlan
 from qgraph.constraints.rule_index import index_rules
-from qgraph.constraints.rule_pack import RulePack
+from qgraph.constraints.rule_pack import RulePack, WeightedRule
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
 from qgraph.ir.elements import Op
 from qgraph.ir.slots import parts
@@ -57,7 +57,8 @@ def scheme_violations(
     found: dict[_Problem, dict[Parameters, str]] = {}
     for _, slot, op, plan in sorted(uses, key=lambda use: use[:2]):
         for entry in model.quantizations[slot]:
-            for problem in _problems(entry, plan, pack):
+            taken = _taken(entry, plan, ops.get(op), pack, model)
+            for problem in _problems(entry, taken, pack):
                 parameters = Parameters(plan.tensor, entry.dtype, entry.scale, entry.offset)
                 found.setdefault(problem, {}).setdefault(parameters, op)
     for problem, tensors in found.items():
@@ -84,10 +85,25 @@ def _violation(
 
 def _source(problem: _Problem, op: Op | None, pack: RulePack, model: QuantizedModel) -> str:
     """Where a scheme is written: what is special to a weight's op says its rule, the rest the head of the pack."""
-    rule = None
-    if problem.rule == "weight_granularity" and op is not None:
-        rule = index_rules(pack).weighted_rule(op, {tensor.name: tensor for tensor in model.structure.tensors})
+    rule = _weighted_rule(op, pack, model) if problem.rule == "weight_granularity" else None
     return pack.source if rule is None else rule.source
+
+
+def _weighted_rule(op: Op | None, pack: RulePack, model: QuantizedModel) -> WeightedRule | None:
+    if op is None:
+        return None
+    return index_rules(pack).weighted_rule(op, {tensor.name: tensor for tensor in model.structure.tensors})
+
+
+def _taken(entry: Quantization, plan: SlotPlan, op: Op | None, pack: RulePack, model: QuantizedModel) -> SlotPlan:
+    """What a slot is checked against: a weight per channel of an axis that its op takes besides is as it should be."""
+    if plan.role != "weight" or plan.scheme is None or entry.axis in (None, plan.scheme.axis):
+        return plan
+    rule = _weighted_rule(op, pack, model)
+    shape = next((tensor.shape for tensor in model.structure.tensors if tensor.name == plan.tensor), None)
+    if rule is None or rule.also_axis is None or not shape or rule.also_axis % len(shape) != entry.axis:
+        return plan
+    return replace(plan, scheme=replace(plan.scheme, axis=entry.axis))
 
 
 def _problems(entry: Quantization, plan: SlotPlan, pack: RulePack) -> Iterator[_Problem]:
@@ -120,7 +136,7 @@ def _problems(entry: Quantization, plan: SlotPlan, pack: RulePack) -> Iterator[_
 
 def _type_cure(found: str, scheme: Scheme, role: str) -> str:
     if width(found) != scheme.bits:
-        return f"quantize with {scheme.bits} bits"
+        return f"quantize with {scheme.bits} bits" if width(found) else f"quantize to {scheme.dtype}"
     by = limits(scheme.dtype)[0] - limits(found)[0]
     return (
         f"set the {role} type to {scheme.dtype}; the same values are {scheme.dtype} integers and zero points "

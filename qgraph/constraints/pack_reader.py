@@ -15,7 +15,8 @@ The tables of a pack::
                      source, reported
     [[fixed]]        name, ops, outputs, scale (a number or a fraction such as "1/256"), offset, bits, when,
                      source, reported
-    [[weighted]]     name, ops, weight, bias, axis, input_axis, when, source, reported
+    [[weighted]]     name, ops, weight, bias, axis, input_axis, also_axis (that ``check`` takes besides), when, source,
+                     reported
     [[fusion]]       name, producers (a list or "all"), consumers, beside, producer_when, when, source, reported
     [[ratio]]        name, ops, numerator, denominator (lists of "in:0", "out:all"), above, below, at_least, at_most,
                      when, source, reported

@@ -91,6 +91,7 @@ class WeightedRule:
         bias: index of the bias input, or None where the op has none.
         axis: channel axis of the weight (negative from the end), or None where one scale serves the whole weight.
         input_axis: channel axis of input 0, where that has one scale per channel; None where it has one in all.
+        also_axis: a channel axis of the weight that the target takes, too, though it is not quantized so here.
     """
 
     name: str
@@ -101,6 +102,7 @@ class WeightedRule:
     source: str
     when: tuple[Condition, ...] = ()
     input_axis: int | None = None
+    also_axis: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ def weighted(fields: Fields) -> WeightedRule:
         source=source_of(fields),
         when=_conditions(fields, "when"),
         input_axis=fields.optional_integer("input_axis"),
+        also_axis=fields.optional_integer("also_axis"),
     )
     if rule.weight < 1 or (rule.bias is not None and rule.bias < 1):
         fields.mistake("weight, bias", "input 0 is the activation", "name other inputs")
@@ -123,7 +124,7 @@ def weighted(fields: Fields) -> WeightedRule:
 
 def _check_axes(fields: Fields, rule: WeightedRule) -> None:
     """Refuse channel axes that no tensor at such an op has; a weight would silently get one scale in all."""
-    for key, axis in (("axis", rule.axis), ("input_axis", rule.input_axis)):
+    for key, axis in (("axis", rule.axis), ("input_axis", rule.input_axis), ("also_axis", rule.also_axis)):
         for op in rule.ops:
             axes = MOST_AXES.get(op)
             if axis is None or axes is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from qgraph.errors import ModelError
 from qgraph.formats.quantized_model import Quantization, QuantizedModel
 from qgraph.formats.scale_table import ScaleTable, TensorScale
 from qgraph.ir.elements import Structure
@@ -18,6 +19,9 @@ def scales_of(model: QuantizedModel, float_model: Structure) -> ScaleTable:
 
     A tensor that has another name there is the one whose name it has but for a suffix, else the one at the same place
     of the op of that name.
+
+    Raises:
+        ModelError: a tensor is in a type that is no integer, as float8e4m3fn, so that its values are not evenly spaced.
     """
     places = dict(_places(model.structure))
     names = _names(model.structure, float_model, {places[slot] for slot in model.quantizations})
@@ -26,7 +30,10 @@ def scales_of(model: QuantizedModel, float_model: Structure) -> ScaleTable:
     readers: dict[tuple[str, str], TensorScale] = {}
     for slot in sorted(model.quantizations, key=lambda slot: (not makes_its_tensor(slot), slot)):
         tensor = names.get(places[slot], places[slot])
-        found = _scale(model.quantizations[slot][0], constant=tensor in constants)
+        one = model.quantizations[slot][0]
+        if not one.dtype.removeprefix("u").startswith("int"):
+            raise ModelError("a scale of no integers", f"{tensor}: {one.dtype}", "import a file of integers")
+        found = _scale(one, constant=tensor in constants)
         if tensors.setdefault(tensor, found) != found:
             readers[tensor, slot] = found
     return ScaleTable(dict(sorted(tensors.items())), frozenset(constants & tensors.keys()), readers=readers)

@@ -211,6 +211,27 @@ class TestWeightsAndBias:
             entry.rule for entry in checked(tmp_path, shapes, nodes, constants, "onnxruntime").violations
         }
 
+    @pytest.mark.parametrize(
+        ("target", "axis", "right"),
+        [
+            ("openvino", 2, True),
+            ("openvino_npu", 2, True),
+            ("qnn", 2, True),
+            ("qnn@68", 2, False),
+            ("openvino", 1, False),
+            ("tensorrt", 2, False),
+            ("onnxruntime", 2, False),
+        ],
+    )
+    def test_a_scale_for_each_column_of_a_stack_is_right_where_the_targets_own_tool_writes_it(
+        self, target: str, axis: int, right: bool, tmp_path: Path
+    ) -> None:
+        constants = ", int8[2,2,2] w = {1, 1, 2, 3, 4, 5, 6, 7}, float[2] ws = {0.5, 0.25}, int8[2] wz = {0, 0}"
+        nodes = pair("x", "xd", "a", "az") + f"wd = DequantizeLinear <axis={axis}> (w, ws, wz) m = MatMul(xd, wd) "
+        nodes += pair("m", "y", "b", "bz")
+        found = checked(tmp_path, "float[2,1,2] x) => (float[2,1,2] y)", nodes, constants, target).violations
+        assert ("weight_granularity" not in {entry.rule for entry in found}) is right
+
     def test_all_tensors_of_a_wrong_type_are_one_violation(self, tmp_path: Path) -> None:
         nodes = pair("x", "xd", "a", "au") + MAX_POOL + pair("p", "y", "a", "au")
         found = only(checked(tmp_path, POOL, nodes))

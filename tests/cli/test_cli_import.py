@@ -270,6 +270,31 @@ def test_what_cannot_be_imported_ends_in_one_line(
     assert "unexpected" not in refused.stderr
 
 
+@pytest.mark.parametrize(("kind", "code"), [("INT4", 0), ("UINT4", 0), ("FLOAT8E4M3FN", 2), ("FLOAT8E5M2", 2)])
+def test_weights_of_four_bits_are_imported_and_floats_of_eight_refused(
+    cli: Cli, tmp_path: Path, kind: str, code: int
+) -> None:
+    head = '<ir_version: 10, opset_import: ["" : 21]> g (float[1,2] x) => (float[1,2] y)'
+    onnx.save(onnx.parser.parse_model(f"{head} <float[2,2] w = {{1, 2, 3, 4}}> {{ y = MatMul(x, w) }}"), "m.onnx")
+    nodes = "{ wd = DequantizeLinear (w, s, z) y = MatMul(x, wd) }"
+    file = onnx.parser.parse_model(f"{head} <float s = {{0.5}}> {nodes}")
+    element = getattr(TensorProto, kind)
+    file.graph.initializer.append(helper.make_tensor("w", element, [2, 2], [1, 2, 3, 4]))
+    file.graph.initializer.append(helper.make_tensor("z", element, [], [0]))
+    onnx.save(file, "q.onnx")
+    done = cli("import", "q.onnx", "--model", "m.onnx", "--target", "onnxruntime", "--json")
+    assert done.code == code, done.stderr
+    if code == 0:
+        weight = cli("scales", "latest", "--json").json["tensors"]["w"]
+        assert (weight["bits"], weight["scale"], weight["offset"]) == (4, 0.5, 0)
+    else:
+        assert done.json["error"]["which"] == f"w: {kind.lower()}"
+    told = cli("check", "q.onnx", "--target", "onnxruntime", "--json").json["violations"]
+    assert ("weight_type", "quantize with 8 bits" if code == 0 else "quantize to int8") in {
+        (one["rule"], one["repair"]) for one in told
+    }
+
+
 def test_a_file_of_another_model_is_refused(cli: Cli, calibrated: Path, ppocr_cls: Path) -> None:
     assert calibrated
     assert cli("export", "latest", "--format", "aimet-2.0.0", "-o", "det.json").code == 0

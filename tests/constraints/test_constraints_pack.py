@@ -69,6 +69,7 @@ def test_a_user_loads_a_pack_by_path(tmp_path: Path) -> None:
         ("axis = 7", "Conv has no axis 7: at most 5 axes"),
         ("axis = -6", "Conv has no axis -6"),
         ("input_axis = 5", "Conv has no axis 5"),
+        ("also_axis = 5", "Conv has no axis 5"),
         ("input_axis = 0", "axis 0 of what Conv reads counts samples"),
     ],
 )
