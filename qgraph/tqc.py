@@ -222,6 +222,12 @@ class TensorQuantizationConfig:
         self._offset: tuple[int, ...] | None = None
         self._master: TensorQuantizationConfig | None = None
 
+    def __repr__(self) -> str:
+        scale, offset = self.scale or (), self.offset or ()
+        told = f", scale {scale[0]:g}, offset {offset[0]}" if len(scale) == len(offset) == 1 else ""
+        master = f" of {self._master.name}" if self._master is not None else ""
+        return f"<{type(self).__name__} {self.name}: {self._state}{master}, {self.scheme}{told}>"
+
     @property
     def state(self) -> QuantizationState:
         """The current state; assign to it to move along `TRANSITIONS`."""

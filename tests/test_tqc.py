@@ -165,3 +165,14 @@ def test_only_the_transitions_of_the_table_are_possible(old: QuantizationState, 
         with pytest.raises(TransitionError, match=f"{old} to {new}"):
             move()
         assert moving.state == old
+
+
+def test_a_config_shows_what_it_is() -> None:
+    a, b = TensorQuantizationConfig("a", INT8), TensorQuantizationConfig("b", WEIGHT)
+    assert repr(a) == "<TensorQuantizationConfig a: INITIAL, int8 [-128, 127] asymmetric per tensor>"
+    b.activate((0.25,), (0,))
+    assert repr(b).endswith("b: ACTIVATED, int8 [-127, 127] symmetric per tensor, scale 0.25, offset 0>")
+    c = TensorQuantizationConfig("c", WEIGHT)
+    c.set_master(master=b)
+    assert "c: SLAVE of b" in repr(c)
+    assert "scale 0.25" in repr(c)

@@ -22,7 +22,8 @@ from onnx import ModelProto, helper
 
 from qgraph.analysis.sensitivity_model import Exported, Feed, Site, Switched
 from qgraph.analysis.sessions import InMemory, Sample, open_session, run_float
-from qgraph.analysis.verify_sums import BROKEN, count_broken, inner
+from qgraph.analysis.verify_sums import count_broken, inner
+from qgraph.calib.decibels import BROKEN
 from qgraph.errors import DataError, ModelError
 from qgraph.formats.encoding import Encoding
 

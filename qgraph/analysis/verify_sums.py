@@ -10,11 +10,6 @@ from numpy.typing import NDArray
 
 from qgraph.errors import ModelError
 
-BROKEN = 1e12
-"""Error power over signal power that an output with broken values counts for where a number is needed: more than any
-that works has."""
-
-
 IMAGE = 4
 """Axes of an output that is an image for each sample: sample, class or channel, height, width."""
 

@@ -13,8 +13,9 @@ from typer.exceptions import Exit
 
 from qgraph.analysis.violation import Report, Violation
 from qgraph.cli import completion
+from qgraph.cli.layout import without_middles
 from qgraph.cli.options import DEFAULT_DATABASE, Db, Json, Target
-from qgraph.cli.output import write_json, write_line
+from qgraph.cli.output import console, write_json, write_line
 from qgraph.errors import UsageError
 
 app = typer.Typer()
@@ -99,11 +100,12 @@ def _write_text(report: Report, model: Path) -> None:
 def _write_violation(violation: Violation) -> None:
     write_line(f"{violation.rule} ({violation.op_type} {violation.op}): {violation.message}")
     shown = violation.tensors[:SHOWN]
-    width = max((len(tensor.name) for tensor in shown), default=0)
+    names = without_middles([tensor.name for tensor in shown], console().width // 2)
+    width = max(map(len, names), default=0)
     ratio = violation.ratio
-    for index, tensor in enumerate(shown):
+    for index, (name, tensor) in enumerate(zip(names, shown, strict=True)):
         factor = f"  (× {ratio:.6g})" if index == 1 and ratio is not None and ratio != 1 else ""
-        write_line(f"  {tensor.name:<{width}}  {tensor.dtype}  {tensor.values}{factor}")
+        write_line(f"  {name:<{width}}  {tensor.dtype}  {tensor.values}{factor}")
     if len(violation.tensors) > SHOWN:
         write_line(f"  and {len(violation.tensors) - SHOWN} more")
     write_line(f"  repair: {violation.repair}")

@@ -1,7 +1,8 @@
-"""How wide the columns of a table are, so that it can be read on any terminal: words are folded last, figures never."""
+"""How wide the columns of a table are, so that it can be read on any terminal: words are cut last, figures never."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,27 @@ def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Seque
         if room >= 0:
             return Layout(gap, _shared_out(room, least, natural))
     return None
+
+
+def without_middles(column: Sequence[str], width: int) -> list[str]:
+    """A column's cells, names that are wider than the column without their middle.
+
+    Those that would look alike then have their end alone, and if these are alike, too, they stay whole.
+
+    >>> names = ("net/block_1/conv/Relu", "net/block_2/conv/Relu", "net/head/dense/MatMul, x")
+    >>> for width in (40, 14, 12):
+    ...     print(*without_middles(names, width))
+    net/block_1/conv/Relu net/block_2/conv/Relu net/head/dense/MatMul, x
+    …k_1/conv/Relu …k_2/conv/Relu net/hea…atMul, x
+    …1/conv/Relu …2/conv/Relu net/he…tMul, x
+    """
+    long = {word for cell in column for word in cell.split(" ") if cell_len(word) > width}
+    shown: dict[str, str] = {}
+    for begin in (width // 2, 0):
+        short = {word: f"{word[:begin]}…{word[len(word) - (width - 1 - begin) :]}" for word in long - shown.keys()}
+        alike = Counter(short.values())
+        shown |= {word: text for word, text in short.items() if alike[text] == 1}
+    return [" ".join(shown.get(word, word) for word in cell.split(" ")) for cell in column]
 
 
 def longest_word(text: str) -> int:

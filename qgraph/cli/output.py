@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qgraph.cli.layout import Layout, layout
+from qgraph.cli.layout import Layout, layout, without_middles
 from qgraph.errors import UsageError
 
 PIPED_WIDTH = 100_000
@@ -108,6 +108,8 @@ def plain(value: object) -> object:
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """A table; where the terminal is too narrow for it, a block of lines for each row.
 
+    Names that are wider than their column lose their middle; in a pipe, and in blocks, they stay whole.
+
     Args:
         columns: the headers, all empty for none. Columns whose header ends in a unit or counts (``#``) are set right.
         rows: the values, as `cell` shows them.
@@ -119,8 +121,12 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     if title is not None:
         write_line(title)
     found = layout(headers, texts, numeric, target.width)
-    if found is not None or not any(headers):
+    if not any(headers):
         _render(target, _table(headers, texts, numeric, found))
+        return
+    if found is not None:
+        fitted = [without_middles([row[i] for row in texts], width) for i, width in enumerate(found.widths)]
+        _render(target, _table(headers, zip(*fitted, strict=True), numeric, found))
         return
     for row in texts:
         block = list(zip(headers, row, strict=True))

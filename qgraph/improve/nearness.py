@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BROKEN = 1e12
-"""Error over signal of an output with NaN or infinity where a number is wanted: more than any that works has."""
+from qgraph.calib.decibels import BROKEN
 
 LEAST_NOISE = 1e-10
 """Of an output, in the mean of several."""

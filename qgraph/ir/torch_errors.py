@@ -55,7 +55,8 @@ def reported(name: str, what: str, program: ExportedProgram | None = None) -> It
             causes = _causes(error)
             place = _place(causes, program)
             which = ": ".join((name if place is None else f"{name}, {place}", _reason(causes[0])))
-            cure = "change the module there, or export it yourself and give the .onnx file"
+            given = "pass inputs that it takes, or " if program is None else ""
+            cure = f"{given}change the module there, or export it yourself and give the .onnx file"
             raise ModelError(what, which, cure) from error
         finally:
             logging.disable(disabled)

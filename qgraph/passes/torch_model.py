@@ -97,5 +97,5 @@ def _example(shape: Sequence[int] | None, dtype: object, inputs: object) -> obje
     if not isinstance(kind, torch.dtype):
         raise UsageError("input_dtype must be torch's", repr(kind)[:60], "pass such as torch.float32")
     if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise UsageError("input_shape is no shape", repr(shape)[:60], "pass such as [1, 3, 224, 224]")
+        raise UsageError("input_shape is no shape", repr(shape)[:60], "pass such as [1, 3, 224, 224], or inputs=")
     return torch.zeros(tuple(shape), dtype=kind)

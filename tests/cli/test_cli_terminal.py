@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qgraph.cli.layout import layout
+from qgraph.cli.output import write_table
 
 ESCAPE = "\x1b"
 
@@ -93,6 +94,25 @@ def test_a_pipe_gets_one_line_for_each_row_however_long(cli: Cli, calibrated: Pa
     groups = cli("groups", "mse", "--by-cost", "--json").json["groups"]
     assert [line.split()[0] for line in lines[1:-1]] == [group["id"] for group in groups]
     assert all(name in line for line, group in zip(lines[1:-1], groups, strict=True) for name in group["tensors"])
+
+
+def test_names_that_a_terminal_has_no_room_for_lose_their_middle_and_in_a_pipe_none_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "functional_1/block_3_expand_relu/Relu6;functional_1/block_3_expand_BN/FusedBatchNormV3;functional_1/block_3"
+    rows = [("g1", -3.25, f"{name}, {name}_depthwise"), ("g2", None, "x")]
+    write_table(("group", "price dB", "tensors"), rows)
+    assert f"{name}, {name}_depthwise" in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    write_table(("group", "price dB", "tensors"), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 100
+    assert lines[1].split()[2].startswith("functional_1/block_3_expand_relu/Relu6;")
+    assert "…" in lines[1]
+    assert lines[2].endswith("_depthwise")
 
 
 words = st.text("ab,-", min_size=1, max_size=30)

@@ -260,7 +260,7 @@ def test_a_batch_that_the_modules_code_fixes_stays_fixed(tmp_path: Path) -> None
     data = [torch.randn(2, 4) for _ in range(3)]
     graph = qgraph.quantize_torch_model(Pairs().eval(), data, 3, [2, 4], "tflite", db=tmp_path / "q.db")
     assert graph.variables["x"].shape == (2, 4)
-    with pytest.raises(QgraphError, match="torch cannot export the module: Pairs"):
+    with pytest.raises(QgraphError, match=r"cannot export the module: Pairs.* pass inputs that it takes, or change"):
         qgraph.quantize_torch_model(Pairs().eval(), data, 3, [3, 4], "tflite", db=tmp_path / "q.db")
     assert len(list(tmp_path.glob("*.onnx"))) == 1
 
@@ -300,7 +300,7 @@ def test_a_torch_module_needs_a_shape() -> None:
     with pytest.raises(QgraphError, match="neither input_shape nor inputs"):
         qgraph.quantize_torch_model(Sum().eval(), DATA, 4)
     for shape in ("x", [1, "3"], [-1, 3]):
-        with pytest.raises(QgraphError, match="input_shape is no shape"):
+        with pytest.raises(QgraphError, match=r"input_shape is no shape.* or inputs="):
             qgraph.quantize_torch_model(Sum().eval(), DATA, 4, shape)  # type: ignore[arg-type]
     with pytest.raises(QgraphError, match="not a torch module"):
         qgraph.quantize_torch_model(3, DATA, 4)  # type: ignore[arg-type]

@@ -183,6 +183,6 @@ def failure(inputs: Mapping[str, NDArray[Any]], error: Exception) -> DataError:
     """What is told of a model that fails on these inputs, by name."""
     return DataError(
         "the model fails on this data",
-        f"shapes { ({name: list(array.shape) for name, array in inputs.items()}) } ({error})",
-        "check the shapes of the data against what the model can take",
+        f"{', '.join(f'{name} {array.dtype}{list(array.shape)}' for name, array in inputs.items())} ({error})",
+        "check its shapes and types against what the model can take",
     )
