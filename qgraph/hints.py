@@ -37,8 +37,10 @@ def suggest(command: str, *names: object, db: str, **options: object) -> str:
     return shlex.join(["qgraph", *command.split(), *given, *flags])
 
 
-def lost_accuracy(run: str, data: str, *, db: str, has_layers: bool = False, can_be_solved: bool = True) -> str:
-    """One line for an output below `POOR_DB`: which commands tell where it is lost, and how to win it back.
+def lost_accuracy(
+    run: str, data: str, *, db: str, has_layers: bool = False, can_be_solved: bool = True
+) -> tuple[str, ...]:
+    """Lines for an output below `POOR_DB`: which commands tell where it is lost, and how to win it back.
 
     Args:
         run: its id.
@@ -46,11 +48,16 @@ def lost_accuracy(run: str, data: str, *, db: str, has_layers: bool = False, can
         has_layers: what `verify --layers` tells is known already.
         can_be_solved: its scales were not imported, so that `advise` can change them.
 
-    >>> print(lost_accuracy("r1", "x.npz", db="qgraph.db", can_be_solved=False))
-    below 10 dB; where: qgraph verify r1 --data x.npz --layers; through what: qgraph sensitivity r1 --data x.npz
+    >>> for line in lost_accuracy("r1", "x.npz", db="qgraph.db", can_be_solved=False):
+    ...     print(line)
+    below 10 dB
+      where:         qgraph verify r1 --data x.npz --layers
+      through what:  qgraph sensitivity r1 --data x.npz
     """
-    ways = [] if has_layers else [f"where: {suggest('verify', run, db=db, data=data)} --layers"]
-    ways.append(f"through what: {suggest('sensitivity', run, db=db, data=data)}")
+    lines = [f"below {POOR_DB:g} dB"]
+    if not has_layers:
+        lines.append(f"  where:         {suggest('verify', run, db=db, data=data)} --layers")
+    lines.append(f"  through what:  {suggest('sensitivity', run, db=db, data=data)}")
     if can_be_solved:
-        ways.append(f"what to do: {suggest('advise', run, db=db, data=data, **{'target-snr': 20})}")
-    return f"below {POOR_DB:g} dB; {'; '.join(ways)}"
+        lines.append(f"  what to do:    {suggest('advise', run, db=db, data=data, **{'target-snr': 20})}")
+    return tuple(lines)

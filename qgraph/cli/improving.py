@@ -108,5 +108,6 @@ def improve(
     times = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in done["seconds"].items())
     write_line(f"run {done['run']} of {done['model']}; time: {times}")
     if done["snr_db"] < POOR_DB:
-        write_line(lost_accuracy(done["run"], str(data), db=db))
+        for line in lost_accuracy(done["run"], str(data), db=db):
+            write_line(line)
     write_line(f"next: {suggest('export', done['run'], db=db, format='qdq', output='MODEL.int8.onnx')}")

@@ -128,7 +128,8 @@ def verify(
         return
     _show(compared, found.id)
     if any(one.broken or -math.inf < one.snr_db < POOR_DB for one in compared.outputs.values()):
-        write_line(lost_accuracy(found.id, str(data), db=db, has_layers=layers, can_be_solved=can_be_solved))
+        for line in lost_accuracy(found.id, str(data), db=db, has_layers=layers, can_be_solved=can_be_solved):
+            write_line(line)
 
 
 def _show(compared: Verification, run: str) -> None:
