@@ -15,7 +15,7 @@ The data is read once, the largest batch in it is run and counted. Then, for `t`
 A checkpoint compresses statistics one by one, so that they are never held beside all counters.
 
 No activation or sample is kept, so all of it hardly grows with their number: more samples touch more bins (as measured,
-512 took 3 to 6 % more than 32). With a limit, the counters are shared out over several passes (see
+512 took 4 to 8 % more than 32). With a limit, the counters are shared out over several passes (see
 `qgraph.calib.passes`); the last three terms are then those of the largest pass. On disk, a bin takes about one byte
 (see `qgraph.calib.codec`), a counted sample a row of about 100.
 """
