@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from qgraph.calib.codec import decode, encode
 from qgraph.calib.data.samples import digest_of
@@ -78,6 +79,8 @@ def merge(database: Database, references: Sequence[str]) -> Merged:
 
 def _open_part(database: Database, reference: str, stack: ExitStack) -> Part:
     location, colon, name = reference.rpartition(":")
+    if not colon and Path(reference).is_file():
+        raise UsageError("a database, and none of its calibrations", reference, f"name one, as {reference}:c1")
     home = database
     if colon:
         home = open_database(location, create=False)

@@ -80,6 +80,12 @@ def test_what_cannot_be_one_calibration_is_refused_with_the_reason(cli: Cli, sha
     assert "nothing to merge" in refused(cli, shards, "1.db:c1")
 
 
+def test_a_database_alone_is_answered_with_how_to_name_its_calibration(cli: Cli, shards: Path) -> None:
+    told = cli("merge", shards / "1.db", f"{shards / '2.db'}:c1")
+    assert told.code == 2
+    assert f"name one, as {shards / '1.db'}:c1" in told.stderr
+
+
 def test_samples_in_two_parts_and_other_models_are_refused(
     cli: Cli,
     shards: Path,
