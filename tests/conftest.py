@@ -197,9 +197,10 @@ LONG_FILES = (
     *("test_models_large.py", "test_cli_max_memory.py", "test_installed.py", "test_analysis_layers.py"),
     *("test_cli_import.py", "test_cli_main_job.py", "test_cli_merge.py", "test_cli_lean.py", "test_cli_auto.py"),
     *("test_cli_blame.py", "test_cli_database.py", "test_cli_alignment.py", "test_api_torch.py"),
-    "test_observers_real_activations.py",
+    *("test_observers_real_activations.py", "test_store_hostile.py", "test_formats_qdq_models.py"),
+    *("test_store_round_trips.py", "test_passes_document.py"),
 )
-"""Test files that take from a quarter of a minute to two minutes, on the whole program or on real activations."""
+"""Test files that take ten seconds to two minutes: the whole program, real activations, many random inputs."""
 
 
 @pytest.hookimpl(wrapper=True)
